@@ -1,0 +1,1 @@
+"""Model files to `golden.network.Network`: one module a format, heavy imports inside functions."""
