@@ -1,0 +1,1 @@
+"""The accelerator in Verilog, and the bridge from Python to it."""
