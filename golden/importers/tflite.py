@@ -1,0 +1,998 @@
+"""Read a TensorFlow Lite file into a `golden.network.Network`.
+
+The file is a flatbuffer, read with the `tflite` schema package. Python's flatbuffers has no
+verifier, so every read goes through `_reading`, which turns whatever a damaged file provokes into a
+`ModelError`; vectors are taken as NumPy views, which cannot leave the file, and only what the
+operators name is read at all. `golden.check.check_network` then re-derives every shape.
+
+What "equal to TensorFlow Lite" means is fixed by the reference kernels of TensorFlow Lite Micro
+(kernels/conv_common.cc, fully_connected_common.cc, add_common.cc, ... of tflite-micro).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isfinite, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden import quantization
+from golden.check import INTEGER_FORMATS, check_network
+from golden.errors import ModelError, UnsupportedError
+from golden.network import (
+    OP_NAMES,
+    Add,
+    AveragePool2D,
+    Clamp,
+    Concat,
+    Conv2D,
+    DepthwiseConv2D,
+    Dequantize,
+    FullyConnected,
+    Layer,
+    MaxPool2D,
+    Mean,
+    Mul,
+    Network,
+    Pad,
+    Padding,
+    Quantize,
+    Requantization,
+    Reshape,
+    ResizeNearest,
+    Rounding,
+    Softmax,
+    Tensor,
+)
+
+MAX_ELEMENTS = 2**26
+"""Elements of the largest activation tensor that is taken, padding included: it bounds memory."""
+
+MAX_WINDOW = 2**16
+"""Largest number of taps of a pooling window."""
+
+MAX_SCALE = 2.0**60
+"""Largest scale that is taken, so that no product of two leaves float32."""
+
+ACTIVATIONS: dict[int, quantization.Activation] = {
+    0: "none",
+    1: "relu",
+    2: "relu_n1_to_1",
+    3: "relu6",
+}
+"""The schema's fused activations that Napier knows."""
+
+CONTROL_FLOW = ("IF", "WHILE", "CALL", "CALL_ONCE")
+
+_Options = tuple[str, tuple[str, ...]]
+
+_WINDOW = ("Padding", "StrideH", "StrideW", "FusedActivationFunction")
+_DILATION = ("DilationHFactor", "DilationWFactor")
+_POOL: _Options = ("Pool2DOptions", (*_WINDOW, "FilterHeight", "FilterWidth"))
+_NO_OPTIONS: _Options = ("", ())
+
+_OPTIONS: dict[str, _Options] = {
+    "CONV_2D": ("Conv2DOptions", _WINDOW + _DILATION),
+    "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", (*_WINDOW, *_DILATION, "DepthMultiplier")),
+    "FULLY_CONNECTED": (
+        "FullyConnectedOptions",
+        ("FusedActivationFunction", "WeightsFormat", "KeepNumDims"),
+    ),
+    "AVERAGE_POOL_2D": _POOL,
+    "MAX_POOL_2D": _POOL,
+    "MEAN": ("ReducerOptions", ("KeepDims",)),
+    "ADD": ("AddOptions", ("FusedActivationFunction",)),
+    "MUL": ("MulOptions", ("FusedActivationFunction",)),
+    "CONCATENATION": ("ConcatenationOptions", ("Axis", "FusedActivationFunction")),
+    "PAD": _NO_OPTIONS,
+    "PADV2": _NO_OPTIONS,
+    "RESHAPE": _NO_OPTIONS,
+    "SQUEEZE": _NO_OPTIONS,
+    "EXPAND_DIMS": _NO_OPTIONS,
+    "SOFTMAX": ("SoftmaxOptions", ("Beta",)),
+    "RELU": _NO_OPTIONS,
+    "RELU6": _NO_OPTIONS,
+    "RELU_N1_TO_1": _NO_OPTIONS,
+    "QUANTIZE": _NO_OPTIONS,
+    "DEQUANTIZE": _NO_OPTIONS,
+    "RESIZE_NEAREST_NEIGHBOR": (
+        "ResizeNearestNeighborOptions",
+        ("AlignCorners", "HalfPixelCenters"),
+    ),
+}
+"""Operators that are known, the schema's table of their options, and the fields read from it."""
+
+
+def load_tflite(path: str | Path) -> Network:
+    """Read a quantized network from a TensorFlow Lite file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.tflite`` file (schema version 3) of one subgraph whose operators compute on integers.
+
+    Returns
+    -------
+    Network
+        One layer for each operator, in the file's order; tensors keep the file's names.
+
+    Raises
+    ------
+    ModelError
+        The file cannot be read, is damaged, or contradicts itself.
+    UnsupportedError
+        The file uses an operator, type or option that Napier does not know.
+    """
+    file = Path(path)
+    try:
+        if not file.is_file():
+            raise ModelError("there is no such file; give the path of a .tflite file")
+        return _Importer(_FlatBuffer(file.read_bytes()), file.stem, file.name).network()
+    except OSError as error:
+        raise ModelError(f"{file.name}: cannot be read: {error.strerror}.") from None
+    except ModelError as error:
+        raise type(error)(f"{file.name}: {str(error).rstrip('.')}.") from None
+
+
+# -- the flatbuffer -------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Name what was being read when a damaged file sent the reader astray."""
+    try:
+        yield
+    except (
+        struct.error,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        TypeError,
+        ValueError,
+    ):
+        raise ModelError(
+            f"{what} must lie inside the file and be well formed, but does not; "
+            "the file is damaged, fetch or export it again"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _FileTensor:
+    """A tensor as the file states it; `data` is empty for an activation."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scales: NDArray[np.float32]
+    zero_points: NDArray[np.int64]
+    axis: int
+    data: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Operator:
+    """An operator as the file states it; an input of -1 is an optional one left out."""
+
+    index: int
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Mapping[str, Any]
+
+
+class _FlatBuffer:
+    """Guarded reads from the bytes of a TensorFlow Lite file."""
+
+    def __init__(self, data: bytes) -> None:
+        import tflite
+
+        if data[4:8] != b"TFL3":
+            raise ModelError(
+                "must start as a TensorFlow Lite file of schema version 3 does "
+                f"(bytes 4 to 7 b'TFL3'), not {data[4:8]!r}; export the network with "
+                "tf.lite.TFLiteConverter"
+            )
+        self._schema = tflite
+        self._operator_names = _names(tflite.BuiltinOperator)
+        self._type_names = _names(tflite.TensorType)
+        self._tensors: dict[int, _FileTensor] = {}
+        with _reading("the model"):
+            self._model = tflite.Model.GetRootAs(data, 0)
+            subgraphs = self._model.SubgraphsLength()
+        if subgraphs != 1:
+            raise UnsupportedError(
+                f"must hold one subgraph, not {subgraphs}; export it without control flow and "
+                "with one signature"
+            )
+        with _reading("subgraph 0"):
+            self._graph = self._model.Subgraphs(0)
+            self.inputs = _integers(self._graph.InputsAsNumpy())
+            self.outputs = _integers(self._graph.OutputsAsNumpy())
+            self.operator_count: int = self._graph.OperatorsLength()
+            self.tensor_count: int = self._graph.TensorsLength()
+
+    def operator(self, index: int) -> _Operator:
+        """Operator `index` of the subgraph; refuse what Napier does not know."""
+        with _reading(f"operator {index}"):
+            table = self._graph.Operators(index)
+            code = table.OpcodeIndex()
+            if code >= self._model.OperatorCodesLength():
+                raise ValueError
+            entry = self._model.OperatorCodes(code)
+            number = max(entry.DeprecatedBuiltinCode(), entry.BuiltinCode())
+            name = self._operator_names.get(number, f"number {number}")
+            if name == "CUSTOM":
+                name = f"CUSTOM {_text(entry.CustomCode())!r}"
+            inputs = _integers(table.InputsAsNumpy())
+            outputs = _integers(table.OutputsAsNumpy())
+        place = _place(self, index, name, outputs)
+        if name not in _OPTIONS:
+            why = " (control flow)" if name in CONTROL_FLOW else ""
+            raise UnsupportedError(
+                f"{place} is not known to Napier{why}; it knows {', '.join(_OPTIONS)}"
+            )
+        return _Operator(index, name, inputs, outputs, self._options(place, name, table))
+
+    def _options(self, place: str, name: str, table: Any) -> dict[str, Any]:
+        kind, fields = _OPTIONS[name]
+        if not kind:
+            return {}
+        with _reading(f"{place}: its options"):
+            options = getattr(self._schema, kind)()
+            union = table.BuiltinOptions()
+            expected = getattr(self._schema.BuiltinOptions, kind)
+            if union is None or table.BuiltinOptionsType() != expected:
+                raise ValueError
+            options.Init(union.Bytes, union.Pos)
+            return {field: getattr(options, field)() for field in fields}
+
+    def tensor(self, index: int) -> _FileTensor:
+        """Tensor `index` of the subgraph."""
+        if index not in self._tensors:
+            if not 0 <= index < self.tensor_count:
+                raise ModelError(
+                    f"tensor {index} is named but the file has {self.tensor_count}; "
+                    "the file is damaged, fetch or export it again"
+                )
+            self._tensors[index] = self._read_tensor(index)
+        return self._tensors[index]
+
+    def _read_tensor(self, index: int) -> _FileTensor:
+        with _reading(f"tensor {index}"):
+            table = self._graph.Tensors(index)
+            name = _text(table.Name()) or f"tensor_{index}"
+        place = f"tensor {index} ({name!r})"
+        with _reading(place):
+            if table.Sparsity() is not None:
+                raise UnsupportedError(f"{place} is stored sparse; export it dense")
+            if table.IsVariable():
+                raise UnsupportedError(f"{place} keeps state between runs; export without state")
+            number = table.Type()
+            dtype = self._type_names.get(number, f"type {number}").lower()
+            scales, zero_points, axis = _quantization(place, table.Quantization())
+            shape = _integers(table.ShapeAsNumpy())
+            data = self._buffer(place, table.Buffer())
+        return _FileTensor(name, shape, dtype, scales, zero_points, axis, data)
+
+    def _buffer(self, place: str, index: int) -> NDArray[np.uint8]:
+        if index >= self._model.BuffersLength():
+            raise ValueError
+        buffer = self._model.Buffers(index)
+        if buffer.Offset() > 1:
+            raise UnsupportedError(
+                f"{place} keeps its data behind the flatbuffer; export a model below 2 GB"
+            )
+        return _vector(buffer.DataAsNumpy(), np.uint8)
+
+
+def _place(file: _FlatBuffer, index: int, name: str, outputs: Sequence[int]) -> str:
+    """How error messages name an operator; of a fused tensor name the first part is enough."""
+    output = f", output {file.tensor(outputs[0]).name.split(';')[0]!r}" if outputs else ""
+    return f"operator {index} ({name}{output})"
+
+
+def _quantization(place: str, table: Any) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
+    if table is None:
+        return np.empty(0, np.float32), np.empty(0, np.int64), 0
+    if table.DetailsType() != 0:
+        raise UnsupportedError(
+            f"{place} is quantized by custom or blockwise details; "
+            "export it with one scale per tensor or per channel"
+        )
+    scales = _vector(table.ScaleAsNumpy(), np.float32)
+    return scales, _vector(table.ZeroPointAsNumpy(), np.int64), table.QuantizedDimension()
+
+
+def _names(enumeration: type) -> dict[int, str]:
+    return {v: k for k, v in vars(enumeration).items() if isinstance(v, int)}
+
+
+def _vector(value: Any, dtype: type[np.generic]) -> NDArray[Any]:
+    """View of a vector; flatbuffers returns the integer 0 for an absent one."""
+    return np.empty(0, dtype) if isinstance(value, int) else np.asarray(value, dtype)
+
+
+def _integers(value: Any) -> tuple[int, ...]:
+    return tuple(_vector(value, np.int32).tolist())
+
+
+def _text(value: bytes | None) -> str:
+    return value.decode("utf-8") if value else ""
+
+
+# -- the network ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Node:
+    """An operator with its tensors at hand, and the checks that the operators share."""
+
+    file: _FlatBuffer
+    operator: _Operator
+    activations: Mapping[int, Tensor]  # by the file's index
+    numbers: Mapping[int, int]  # from the file's index to the network's
+
+    @cached_property
+    def place(self) -> str:
+        """How error messages name the operator."""
+        return _place(self.file, self.operator.index, self.operator.name, self.operator.outputs)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return self.operator.options
+
+    def fail(self, rule: str) -> ModelError:
+        """Make the error of something that no well-formed file contains."""
+        return ModelError(f"{rule}; the file is damaged or was written by a bad tool")
+
+    def check_wiring(self, low: int, high: int) -> None:
+        """Demand the operator's number of inputs, one output, and no reading of that output."""
+        count = len(self.operator.inputs)
+        if not low <= count <= high or len(self.operator.outputs) != 1:
+            wanted = f"{low}" if low == high else f"{low} to {high}"
+            raise self.fail(
+                f"must have {wanted} inputs and 1 output, not {count} and "
+                f"{len(self.operator.outputs)}"
+            )
+        index = self.operator.outputs[0]
+        if index in self.activations or index in self.operator.inputs:
+            raise self.fail(f"must write a new tensor, not {index} again")
+
+    def has(self, position: int) -> bool:
+        """Whether an optional input is there."""
+        return position < len(self.operator.inputs) and self.operator.inputs[position] != -1
+
+    # -- activations
+
+    def input(self, position: int = 0) -> Tensor:
+        index = self.operator.inputs[position]
+        if index not in self.activations:
+            name = self.file.tensor(index).name if index >= 0 else "none"
+            if index >= 0 and self.file.tensor(index).data.size:
+                raise UnsupportedError(
+                    f"must read tensors computed at run time, not the constant {name!r}; "
+                    "fold it into a neighbouring convolution or dense layer"
+                )
+            raise self.fail(f"reads tensor {index} ({name!r}) before any operator wrote it")
+        return self.activations[index]
+
+    @property
+    def output(self) -> Tensor:
+        return self.activations[self.operator.outputs[0]]
+
+    def wired(self, kind: type[Layer], *positions: int) -> dict[str, Any]:
+        """Name, inputs and outputs of the layer."""
+        return {
+            "name": f"{OP_NAMES[kind]}_{self.operator.index}",
+            "inputs": tuple(self.numbers[self.operator.inputs[p]] for p in positions or (0,)),
+            "outputs": (self.numbers[self.operator.outputs[0]],),
+        }
+
+    def integers(self, *tensors: Tensor, dtypes: Sequence[str] = ("int8", "uint8", "int16")) -> str:
+        """Demand quantized tensors of one integer type, and return it."""
+        dtype = tensors[0].dtype
+        for tensor in tensors:
+            if tensor.dtype == "float32":
+                raise UnsupportedError(
+                    f"computes in float32 (tensor {tensor.name!r}); convert the network with full "
+                    "integer quantization"
+                )
+            if tensor.dtype not in dtypes:
+                raise UnsupportedError(
+                    f"must compute on {' or '.join(dtypes)}, not {tensor.dtype} "
+                    f"(tensor {tensor.name!r}); convert the network with int8 quantization"
+                )
+            if tensor.dtype != dtype:
+                raise UnsupportedError(
+                    f"must have one element type, not {dtype} and {tensor.dtype}; convert the "
+                    "network with one integer type throughout"
+                )
+            self.scale(tensor)
+        return dtype
+
+    def scale(self, tensor: Tensor) -> float:
+        if tensor.scale is None:
+            raise self.fail(f"needs a scale for tensor {tensor.name!r}, which has none")
+        return tensor.scale
+
+    def same_quantization(self, first: Tensor, second: Tensor) -> None:
+        if (first.scale, first.zero_point) != (second.scale, second.zero_point):
+            raise UnsupportedError(
+                f"must keep the scale and zero point of tensor {first.name!r}, "
+                f"{first.scale} and {first.zero_point}, not change them to {second.scale} and "
+                f"{second.zero_point}; convert the network with a current TensorFlow Lite"
+            )
+
+    # -- constants
+
+    def constant(self, position: int, role: str, dtypes: Sequence[str]) -> _FileTensor:
+        """Fetch a stored tensor whose bytes match its shape."""
+        if not self.has(position):
+            raise self.fail(f"needs {role}")
+        index = self.operator.inputs[position]
+        tensor = self.file.tensor(index)
+        if index in self.activations or not tensor.data.size:
+            raise UnsupportedError(
+                f"must have {role} stored in the file, not computed at run time "
+                f"(tensor {tensor.name!r}); freeze the network before converting it"
+            )
+        if tensor.dtype not in dtypes:
+            raise UnsupportedError(
+                f"must have {role} of {' or '.join(dtypes)}, not {tensor.dtype} "
+                f"(tensor {tensor.name!r}); convert the network with full integer quantization"
+            )
+        bits = 4 if tensor.dtype == "int4" else 8 * np.dtype(tensor.dtype).itemsize
+        if any(size < 1 for size in tensor.shape):
+            raise self.fail(f"has {role} of shape {tensor.shape}, which must be positive")
+        if tensor.data.size != (prod(tensor.shape) * bits + 7) // 8:
+            raise self.fail(
+                f"has {role} of shape {tensor.shape} and type {tensor.dtype}, "
+                f"which do not take {tensor.data.size} bytes"
+            )
+        return tensor
+
+    def integer_list(self, position: int, role: str) -> list[int]:
+        values = _codes(self.constant(position, role, ("int32", "int64")))
+        return [int(v) for v in values.reshape(-1)]
+
+    # -- options
+
+    def positive(self, height: str, width: str) -> tuple[int, int]:
+        """Two options, one for rows and one for columns, of at least 1."""
+        for field in (height, width):
+            if self.options[field] < 1:
+                raise self.fail(f"must have {field} of at least 1, not {self.options[field]}")
+        return self.options[height], self.options[width]
+
+    def activation_range(self, tensor: Tensor) -> dict[str, Any]:
+        """Clamp of the fused activation in the output's codes."""
+        number = self.options["FusedActivationFunction"]
+        if number not in ACTIVATIONS:
+            raise UnsupportedError(
+                f"must have a fused activation among {', '.join(ACTIVATIONS.values())}, "
+                f"not number {number}; export the activation as an operator of its own"
+            )
+        return self.clamp(ACTIVATIONS[number], tensor)
+
+    def clamp(self, activation: quantization.Activation, tensor: Tensor) -> dict[str, Any]:
+        """Clamp of an activation in the codes of `tensor`."""
+        scale = self.scale(tensor)
+        if activation in ("relu6", "relu_n1_to_1") and 6 / scale > 2**30:
+            raise self.fail(f"must have an output scale at which {activation} fits, not {scale}")
+        low, high = quantization.activation_range(
+            activation, tensor.dtype, scale, tensor.zero_point
+        )
+        return {"activation_min": low, "activation_max": high}
+
+    def padding(
+        self, image: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+    ) -> Padding:
+        """Write SAME or VALID as rows and columns (TensorFlow Lite, kernels/padding.h)."""
+        if len(image.shape) != 4:
+            raise self.fail(f"needs an NHWC input, not one of shape {image.shape}")
+        kind = self.options["Padding"]
+        if kind not in (0, 1):
+            raise UnsupportedError(f"must pad SAME (0) or VALID (1), not number {kind}")
+        sides: list[int] = []
+        for size, k, s, d in zip(image.shape[1:3], kernel, stride, dilation, strict=True):
+            reach = (k - 1) * d + 1
+            total = max((-(-size // s) - 1) * s + reach - size, 0) if kind == 0 else 0
+            sides += [total // 2, total - total // 2]
+        padding = Padding(*sides)
+        padded = (image.shape[1] + sum(sides[:2])) * (image.shape[2] + sum(sides[2:]))
+        if padded * image.shape[3] > MAX_ELEMENTS:
+            raise UnsupportedError(
+                f"must pad its input to at most {MAX_ELEMENTS} elements, "
+                f"not to {padded * image.shape[3]}; use a smaller kernel or dilation"
+            )
+        return padding
+
+
+class _Importer:
+    """Turns operators into layers, one after the other."""
+
+    def __init__(self, file: _FlatBuffer, name: str, source: str) -> None:
+        self._file = file
+        self._name = name
+        self._source = source
+        self._tensors: list[Tensor] = []
+        self._activations: dict[int, Tensor] = {}
+        self._numbers: dict[int, int] = {}
+        self._names: set[str] = set()
+
+    def network(self) -> Network:
+        """Read the whole network and check that it holds together."""
+        file = self._file
+        if not file.operator_count or not file.inputs:
+            raise ModelError("must have at least one operator and one input; export it again")
+        first = file.tensor(file.inputs[0])
+        self._batch = first.shape[0] if first.shape else 0
+        for index in file.inputs:
+            self._add(index)
+        operators = [file.operator(index) for index in range(file.operator_count)]
+        if all(file.tensor(o).dtype == "float32" for op in operators for o in op.outputs):
+            raise UnsupportedError(
+                "is a float32 network, and Napier computes on integers; convert it with full integer "
+                "quantization (tf.lite.TFLiteConverter with int8 inference types)"
+            )
+        layers = tuple(self._layer(operator) for operator in operators)
+        for index in file.outputs:
+            if index not in self._numbers:
+                raise ModelError(f"output tensor {index} is written by no operator; export again")
+        network = Network(
+            name=self._name,
+            tensors=tuple(self._tensors),
+            layers=layers,
+            inputs=tuple(self._numbers[i] for i in file.inputs),
+            outputs=tuple(self._numbers[i] for i in file.outputs),
+            source=self._source,
+        )
+        check_network(network)
+        return network
+
+    def _layer(self, operator: _Operator) -> Layer:
+        """Build the layer of one operator; whatever is wrong with it is said with its place."""
+        node = _Node(self._file, operator, self._activations, self._numbers)
+        build, low, high = _BUILDERS[operator.name]
+        try:
+            node.check_wiring(low, high or len(operator.inputs))
+            self._add(operator.outputs[0])
+            return build(node)
+        except ModelError as error:
+            raise type(error)(f"{node.place}: {error}") from None
+
+    def _add(self, index: int) -> None:
+        """Make a network tensor of the activation `index`."""
+        tensor = _activation(index, self._file.tensor(index), self._batch)
+        if tensor.name in self._names:
+            tensor = replace(tensor, name=f"{tensor.name}#{index}")
+        self._names.add(tensor.name)
+        self._numbers[index] = len(self._tensors)
+        self._activations[index] = tensor
+        self._tensors.append(tensor)
+
+
+def _activation(index: int, tensor: _FileTensor, batch: int) -> Tensor:
+    """Check an activation of the file and give it batch 1."""
+    place = f"tensor {index} ({tensor.name!r})"
+    shape = tensor.shape
+    if tensor.data.size:
+        raise ModelError(f"{place} holds data although it is computed; export it again")
+    if not shape or any(size < 1 for size in shape):
+        raise UnsupportedError(
+            f"{place} must have a fixed shape of positive sizes, not {shape}; "
+            "export the network with a fixed input shape"
+        )
+    if prod(shape) > MAX_ELEMENTS:
+        raise UnsupportedError(
+            f"{place} must have at most {MAX_ELEMENTS} elements, not {prod(shape)}; "
+            "export the network for a smaller input"
+        )
+    if shape[0] != batch:
+        raise UnsupportedError(
+            f"{place} must keep the batch {batch} as its first dimension, not have shape {shape}; "
+            "export the network without reshaping across the batch"
+        )
+    if tensor.dtype not in ("int8", "uint8", "int16", "float32"):
+        raise UnsupportedError(
+            f"{place} must be int8, uint8, int16 or float32, not {tensor.dtype}; "
+            "convert the network with full integer quantization"
+        )
+    scale, zero_point = _per_tensor(place, tensor)
+    return Tensor(tensor.name, (1, *shape[1:]), tensor.dtype, scale, zero_point)
+
+
+def _per_tensor(place: str, tensor: _FileTensor) -> tuple[float | None, int]:
+    """Scale and zero point of a tensor quantized as a whole."""
+    if tensor.dtype == "float32" or not tensor.scales.size:
+        return None, 0
+    if tensor.scales.size > 1 or tensor.zero_points.size > 1:
+        raise UnsupportedError(
+            f"{place} must have one scale, not {tensor.scales.size}; "
+            "only weights may be quantized per channel"
+        )
+    scale = float(tensor.scales[0])
+    zero_point = int(tensor.zero_points[0]) if tensor.zero_points.size else 0
+    if not 0 < scale <= MAX_SCALE:
+        raise ModelError(
+            f"{place} must have a scale above 0 and up to 2**60, not {scale}; export it again"
+        )
+    fmt = INTEGER_FORMATS[tensor.dtype]
+    if not fmt.contains(zero_point) or (tensor.dtype == "int16" and zero_point != 0):
+        rule = "0" if tensor.dtype == "int16" else f"{fmt.min} to {fmt.max}"
+        raise ModelError(
+            f"{place} must have a zero point of {rule}, not {zero_point}; export it again"
+        )
+    return scale, zero_point
+
+
+# -- weighted layers ------------------------------------------------------------------------------
+
+
+def _codes(tensor: _FileTensor) -> NDArray[Any]:
+    """Decode stored integers; of two int4 codes in a byte the first is in the low half."""
+    if tensor.dtype != "int4":
+        dtype = np.dtype(tensor.dtype).newbyteorder("<")
+        return tensor.data.view(dtype).astype(tensor.dtype).reshape(tensor.shape)
+    packed = tensor.data.view(np.int8)
+    low = np.left_shift(packed, 4) >> 4  # the shift back copies the sign
+    both = np.stack([low, packed >> 4], axis=-1).reshape(-1)
+    return both[: prod(tensor.shape)].reshape(tensor.shape)
+
+
+def _conv(node: _Node) -> Layer:
+    return _convolution(node, depthwise=False)
+
+
+def _depthwise(node: _Node) -> Layer:
+    return _convolution(node, depthwise=True)
+
+
+def _convolution(node: _Node, *, depthwise: bool) -> Layer:
+    stored, weights = _weights(node, rank=4, channel_axis=3 if depthwise else 0)
+    image = node.input()
+    stride = node.positive("StrideH", "StrideW")
+    dilation = node.positive("DilationHFactor", "DilationWFactor")
+    padding = node.padding(image, weights.shape[1:3], stride, dilation)
+    in_channels = image.shape[3]
+    geometry: dict[str, Any] = {"stride": stride, "dilation": dilation, "padding": padding}
+    if depthwise:
+        if (
+            weights.shape[0] != 1
+            or weights.shape[3] != in_channels * node.options["DepthMultiplier"]
+        ):
+            raise node.fail(
+                f"must have weights of 1 x height x width x {in_channels} input channels * "
+                f"multiplier {node.options['DepthMultiplier']}, not {weights.shape}"
+            )
+        weights = np.ascontiguousarray(np.moveaxis(weights, 3, 0).transpose(0, 2, 3, 1))
+        common = _weighted(node, DepthwiseConv2D, stored, weights)
+        return DepthwiseConv2D(**common, **geometry, groups=in_channels)
+    if in_channels % weights.shape[3]:
+        raise node.fail(
+            f"must have weights whose {weights.shape[3]} input channels divide {in_channels}"
+        )
+    common = _weighted(node, Conv2D, stored, weights)
+    return Conv2D(**common, **geometry, groups=in_channels // weights.shape[3])
+
+
+def _fully_connected(node: _Node) -> Layer:
+    if node.options["WeightsFormat"] != 0:
+        raise UnsupportedError("must store its weights in the default order, not shuffled")
+    stored, weights = _weights(node, rank=2, channel_axis=0)
+    source, output = node.input(), node.output
+    rows = prod(source.shape[:-1])
+    if node.options["KeepNumDims"] and output.shape != (*source.shape[:-1], weights.shape[0]):
+        raise node.fail(
+            f"must keep the leading dimensions of {source.shape}, not have shape {output.shape}"
+        )
+    if source.shape[-1] != weights.shape[1] and rows * source.shape[-1] != weights.shape[1]:
+        raise node.fail(
+            f"must have weights of {source.shape[-1]} input features, not {weights.shape[1]}"
+        )
+    return FullyConnected(**_weighted(node, FullyConnected, stored, weights))
+
+
+def _weights(node: _Node, rank: int, channel_axis: int) -> tuple[_FileTensor, NDArray[Any]]:
+    """Weights as the file stores them, with their element type and quantization checked."""
+    dtype = node.integers(node.input(), node.output)
+    allowed = ("uint8",) if dtype == "uint8" else ("int8", "int4")
+    stored = node.constant(1, "weights", allowed)
+    if len(stored.shape) != rank:
+        raise node.fail(f"must have weights of {rank} dimensions, not {stored.shape}")
+    scales, zero_points = stored.scales, stored.zero_points
+    channels = stored.shape[channel_axis]
+    if not scales.size:
+        raise node.fail(f"needs a scale for its weights {stored.name!r}, which have none")
+    if not bool(np.all((scales > 0) & (scales <= MAX_SCALE))):
+        raise node.fail("must have weight scales above 0 and up to 2**60")
+    if scales.size > 1 and (scales.size != channels or stored.axis != channel_axis):
+        raise node.fail(
+            f"must have one weight scale, or one for each of the {channels} channels of axis "
+            f"{channel_axis}, not {scales.size} for axis {stored.axis}"
+        )
+    if dtype == "uint8":
+        if scales.size > 1 or zero_points.size > 1:
+            raise UnsupportedError("must have uint8 weights of one scale and zero point")
+        if zero_points.size and not 0 <= zero_points[0] <= 255:
+            raise node.fail(f"must have a weight zero point of 0 to 255, not {zero_points[0]}")
+    elif np.any(zero_points):
+        raise UnsupportedError(
+            f"must have {stored.dtype} weights of zero point 0; convert the network with symmetric "
+            "weights"
+        )
+    return stored, _codes(stored)
+
+
+def _weighted(
+    node: _Node, kind: type[Layer], stored: _FileTensor, weights: NDArray[Any]
+) -> dict[str, Any]:
+    """Fields that convolution, depthwise convolution and dense layers share."""
+    source, output = node.input(), node.output
+    bias, rounding = _bias(node, weights.shape[0])
+    return {
+        **node.wired(kind),
+        "weights": weights,
+        "weight_bits": 4 if stored.dtype == "int4" else 8,
+        "weight_zero_point": int(stored.zero_points[0]) if stored.zero_points.size else 0,
+        "bias": bias,
+        "input_zero_point": source.zero_point,
+        "output_zero_point": output.zero_point,
+        "requantization": _requantization(node, stored, rounding),
+        **node.activation_range(output),
+    }
+
+
+def _bias(node: _Node, channels: int) -> tuple[NDArray[np.int64] | None, Rounding]:
+    """Bias, and the rounding that its type chooses where activations are int16."""
+    int16 = node.input().dtype == "int16"
+    if not node.has(2):
+        return None, "multiplier16" if int16 and node.operator.name != "CONV_2D" else "double"
+    stored = node.constant(2, "a bias", ("int32", "int64") if int16 else ("int32",))
+    if stored.shape != (channels,):
+        raise node.fail(f"must have a bias of shape ({channels},), not {stored.shape}")
+    if np.any(stored.zero_points):
+        raise node.fail("must have a bias of zero point 0")
+    bias = _codes(stored).astype(np.int64)
+    if int(np.abs(bias).max()) >= 2**46 or int(bias.min()) == -(2**63):
+        raise UnsupportedError("must have a bias below 2**46; convert the network again")
+    return bias, "multiplier16" if stored.dtype == "int64" else "double"
+
+
+def _requantization(node: _Node, weights: _FileTensor, rounding: Rounding) -> Requantization:
+    """Input scale * weight scale / output scale, multiplied in the precision the kernels use."""
+    per_tensor = weights.scales.size == 1
+    dense = node.operator.name == "FULLY_CONNECTED"
+    return quantization.convolution_requantization(
+        node.scale(node.input()),
+        weights.scales.tolist(),
+        node.scale(node.output),
+        float32_product=per_tensor and (dense or weights.dtype == "uint8"),
+        rounding=rounding,
+    )
+
+
+# -- layers without weights -----------------------------------------------------------------------
+
+
+def _pool(kind: type[AveragePool2D] | type[MaxPool2D]) -> Callable[[_Node], Layer]:
+    def build(node: _Node) -> Layer:
+        image, output = node.input(), node.output
+        node.integers(image, output)
+        kernel = node.positive("FilterHeight", "FilterWidth")
+        stride = node.positive("StrideH", "StrideW")
+        if prod(kernel) > MAX_WINDOW:
+            raise UnsupportedError(
+                f"must have a window of at most {MAX_WINDOW} taps, not {prod(kernel)}"
+            )
+        return kind(
+            **node.wired(kind),
+            kernel=kernel,
+            stride=stride,
+            padding=node.padding(image, kernel, stride, (1, 1)),
+            **node.activation_range(output),
+        )
+
+    return build
+
+
+def _mean(node: _Node) -> Layer:
+    source, output = node.input(), node.output
+    node.integers(source, output)
+    rank = len(source.shape)
+    axes = tuple(sorted({a + rank if a < 0 else a for a in node.integer_list(1, "axes")}))
+    if not axes or not 0 <= axes[0] <= axes[-1] < rank:
+        raise node.fail(f"must average over axes of its {rank} dimensions, not {axes}")
+    if axes[0] == 0:
+        raise UnsupportedError("must not average over the batch; export it with other axes")
+    count = prod(source.shape[axis] for axis in axes)
+    return Mean(
+        **node.wired(Mean),
+        axes=axes,
+        keep_dims=bool(node.options["KeepDims"]),
+        input_zero_point=source.zero_point,
+        output_zero_point=output.zero_point,
+        requantization=quantization.mean_requantization(
+            node.scale(source), node.scale(output), count
+        ),
+        **node.clamp("none", output),
+    )
+
+
+def _add(node: _Node) -> Layer:
+    first, second, output = node.input(0), node.input(1), node.output
+    dtype = node.integers(first, second, output)
+    parameters = quantization.add_parameters(
+        node.scale(first), node.scale(second), node.scale(output), dtype
+    )
+    return Add(
+        **node.wired(Add, 0, 1),
+        input_zero_points=(first.zero_point, second.zero_point),
+        output_zero_point=output.zero_point,
+        left_shift=parameters.left_shift,
+        input_requantizations=parameters.input_requantizations,
+        output_requantization=parameters.output_requantization,
+        **node.activation_range(output),
+    )
+
+
+def _mul(node: _Node) -> Layer:
+    first, second, output = node.input(0), node.input(1), node.output
+    node.integers(first, second, output)
+    return Mul(
+        **node.wired(Mul, 0, 1),
+        input_zero_points=(first.zero_point, second.zero_point),
+        output_zero_point=output.zero_point,
+        requantization=quantization.mul_requantization(
+            node.scale(first), node.scale(second), node.scale(output)
+        ),
+        **node.activation_range(output),
+    )
+
+
+def _concat(node: _Node) -> Layer:
+    positions = range(len(node.operator.inputs))
+    inputs, output = [node.input(p) for p in positions], node.output
+    dtype = node.integers(*inputs, output)
+    if node.options["FusedActivationFunction"] != 0:
+        raise UnsupportedError("must have no fused activation; export it as an operator of its own")
+    axis = node.options["Axis"]
+    pairs = tuple((node.scale(tensor), tensor.zero_point) for tensor in inputs)
+    rescale = None
+    if any(pair != (output.scale, output.zero_point) for pair in pairs):
+        if dtype != "uint8":
+            for tensor in inputs:
+                node.same_quantization(tensor, output)
+        rescale = pairs
+    return Concat(
+        **node.wired(Concat, *positions),
+        axis=axis + len(output.shape) if axis < 0 else axis,
+        rescale=rescale,
+    )
+
+
+def _pad(node: _Node) -> Layer:
+    source, output = node.input(), node.output
+    node.integers(source, output)
+    node.same_quantization(source, output)
+    amounts = node.integer_list(1, "paddings")
+    if len(amounts) != 2 * len(source.shape):
+        raise node.fail(f"must have {2 * len(source.shape)} paddings, not {len(amounts)}")
+    value = output.zero_point
+    if node.operator.name == "PADV2":
+        value = int(_codes(node.constant(2, "a fill value", (source.dtype,))).reshape(-1)[0])
+    return Pad(
+        **node.wired(Pad),
+        paddings=tuple(zip(amounts[::2], amounts[1::2], strict=True)),
+        value=value,
+    )
+
+
+def _reshape(node: _Node) -> Layer:
+    node.integers(node.input(), node.output)
+    return Reshape(**node.wired(Reshape))
+
+
+def _softmax(node: _Node) -> Layer:
+    source, output = node.input(), node.output
+    node.integers(source, output, dtypes=("int8", "uint8"))
+    beta = float(node.options["Beta"])
+    if not (isfinite(beta) and beta > 0):
+        raise node.fail(f"must have a finite beta above 0, not {beta}")
+    low = INTEGER_FORMATS[output.dtype].min
+    if output.scale != 1 / 256 or output.zero_point != low:
+        raise UnsupportedError(
+            f"must have an output of scale 1/256 and zero point {low}, not {output.scale} and "
+            f"{output.zero_point}"
+        )
+    parameters = quantization.softmax_parameters(beta, node.scale(source), source.dtype)
+    return Softmax(
+        **node.wired(Softmax),
+        multiplier=parameters.multiplier,
+        shift=parameters.shift,
+        diff_min=parameters.diff_min,
+    )
+
+
+def _clamp(activation: quantization.Activation) -> Callable[[_Node], Layer]:
+    def build(node: _Node) -> Layer:
+        source, output = node.input(), node.output
+        node.integers(source, output)
+        return Clamp(
+            **node.wired(Clamp),
+            input_zero_point=source.zero_point,
+            output_zero_point=output.zero_point,
+            requantization=quantization.requantization(node.scale(source) / node.scale(output)),
+            **node.clamp(activation, output),
+        )
+
+    return build
+
+
+def _quantize(node: _Node) -> Layer:
+    source, output = node.input(), node.output
+    node.integers(output)
+    requantization = None
+    if source.dtype != "float32":
+        requantization = quantization.requantization(node.scale(source) / node.scale(output))
+    return Quantize(
+        **node.wired(Quantize),
+        input_zero_point=source.zero_point,
+        output_zero_point=output.zero_point,
+        requantization=requantization,
+    )
+
+
+def _dequantize(node: _Node) -> Layer:
+    source = node.input()
+    node.integers(source)
+    return Dequantize(
+        **node.wired(Dequantize), scale=node.scale(source), zero_point=source.zero_point
+    )
+
+
+def _resize(node: _Node) -> Layer:
+    source, output = node.input(), node.output
+    node.integers(source, output)
+    size = tuple(node.integer_list(1, "a size"))
+    if len(output.shape) != 4 or size != output.shape[1:3]:
+        raise node.fail(f"must resize to its output shape {output.shape}, not to {size}")
+    return ResizeNearest(
+        **node.wired(ResizeNearest),
+        align_corners=bool(node.options["AlignCorners"]),
+        half_pixel_centers=bool(node.options["HalfPixelCenters"]),
+    )
+
+
+_BUILDERS: dict[str, tuple[Callable[[_Node], Layer], int, int]] = {
+    "CONV_2D": (_conv, 2, 3),
+    "DEPTHWISE_CONV_2D": (_depthwise, 2, 3),
+    "FULLY_CONNECTED": (_fully_connected, 2, 3),
+    "AVERAGE_POOL_2D": (_pool(AveragePool2D), 1, 1),
+    "MAX_POOL_2D": (_pool(MaxPool2D), 1, 1),
+    "MEAN": (_mean, 2, 2),
+    "ADD": (_add, 2, 2),
+    "MUL": (_mul, 2, 2),
+    "CONCATENATION": (_concat, 1, 0),
+    "PAD": (_pad, 2, 2),
+    "PADV2": (_pad, 3, 3),
+    "RESHAPE": (_reshape, 1, 2),
+    "SQUEEZE": (_reshape, 1, 1),
+    "EXPAND_DIMS": (_reshape, 2, 2),
+    "SOFTMAX": (_softmax, 1, 1),
+    "RELU": (_clamp("relu"), 1, 1),
+    "RELU6": (_clamp("relu6"), 1, 1),
+    "RELU_N1_TO_1": (_clamp("relu_n1_to_1"), 1, 1),
+    "QUANTIZE": (_quantize, 1, 1),
+    "DEQUANTIZE": (_dequantize, 1, 1),
+    "RESIZE_NEAREST_NEIGHBOR": (_resize, 2, 2),
+}
+"""What builds each operator's layer, and how many inputs it takes (0: no upper limit)."""
