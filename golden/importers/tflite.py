@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import isfinite, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -416,6 +416,11 @@ class _Node:
                     "network with one integer type throughout"
                 )
             self.scale(tensor)
+            if dtype == "int16" and tensor.zero_point != 0:
+                raise self.fail(
+                    f"must have the zero point 0 with int16 codes, not {tensor.zero_point} "
+                    f"(tensor {tensor.name!r})"
+                )
         return dtype
 
     def scale(self, tensor: Tensor) -> float:
@@ -538,10 +543,11 @@ class _Importer:
         for index in file.inputs:
             self._add(index)
         operators = [file.operator(index) for index in range(file.operator_count)]
-        if all(file.tensor(o).dtype == "float32" for op in operators for o in op.outputs):
+        written = [index for operator in operators for index in operator.outputs]
+        if all(file.tensor(index).dtype == "float32" for index in (*file.inputs, *written)):
             raise UnsupportedError(
-                "is a float32 network, and Napier computes on integers; convert it with full integer "
-                "quantization (tf.lite.TFLiteConverter with int8 inference types)"
+                "is a float32 network, and Napier computes on integers; convert it with full "
+                "integer quantization (tf.lite.TFLiteConverter with int8 inference types)"
             )
         layers = tuple(self._layer(operator) for operator in operators)
         for index in file.outputs:
@@ -626,10 +632,10 @@ def _per_tensor(place: str, tensor: _FileTensor) -> tuple[float | None, int]:
             f"{place} must have a scale above 0 and up to 2**60, not {scale}; export it again"
         )
     fmt = INTEGER_FORMATS[tensor.dtype]
-    if not fmt.contains(zero_point) or (tensor.dtype == "int16" and zero_point != 0):
-        rule = "0" if tensor.dtype == "int16" else f"{fmt.min} to {fmt.max}"
+    if not fmt.contains(zero_point):
         raise ModelError(
-            f"{place} must have a zero point of {rule}, not {zero_point}; export it again"
+            f"{place} must have a zero point of {fmt.min} to {fmt.max}, not {zero_point}; "
+            "export it again"
         )
     return scale, zero_point
 
@@ -755,7 +761,7 @@ def _bias(node: _Node, channels: int) -> tuple[NDArray[np.int64] | None, Roundin
     """Bias, and the rounding that its type chooses where activations are int16."""
     int16 = node.input().dtype == "int16"
     if not node.has(2):
-        return None, "multiplier16" if int16 and node.operator.name != "CONV_2D" else "double"
+        return None, "multiplier16" if int16 else "double"
     stored = node.constant(2, "a bias", ("int32", "int64") if int16 else ("int32",))
     if stored.shape != (channels,):
         raise node.fail(f"must have a bias of shape ({channels},), not {stored.shape}")
@@ -901,17 +907,27 @@ def _reshape(node: _Node) -> Layer:
     return Reshape(**node.wired(Reshape))
 
 
+SOFTMAX_OUTPUTS = {
+    ("int8", "int8"): (1 / 256, -128),
+    ("uint8", "uint8"): (1 / 256, 0),
+    ("int8", "int16"): (1 / 65536, -32768),
+    ("int16", "int16"): (1 / 32768, 0),
+}
+"""Scale and zero point that softmax's output must have, by input and output type."""
+
+
 def _softmax(node: _Node) -> Layer:
     source, output = node.input(), node.output
-    node.integers(source, output, dtypes=("int8", "uint8"))
+    node.integers(source)
     beta = float(node.options["Beta"])
-    if not (isfinite(beta) and beta > 0):
-        raise node.fail(f"must have a finite beta above 0, not {beta}")
-    low = INTEGER_FORMATS[output.dtype].min
-    if output.scale != 1 / 256 or output.zero_point != low:
+    if not 0 < beta <= MAX_SCALE:
+        raise node.fail(f"must have a beta above 0 and up to 2**60, not {beta}")
+    wanted = SOFTMAX_OUTPUTS.get((source.dtype, output.dtype))
+    if wanted != (output.scale, output.zero_point):
         raise UnsupportedError(
-            f"must have an output of scale 1/256 and zero point {low}, not {output.scale} and "
-            f"{output.zero_point}"
+            f"must turn int8 into int8 or int16, or int16 into int16, and have an output of "
+            f"scale and zero point {wanted}, not {output.dtype} of {output.scale} and "
+            f"{output.zero_point}; convert the network with a current TensorFlow Lite"
         )
     parameters = quantization.softmax_parameters(beta, node.scale(source), source.dtype)
     return Softmax(
