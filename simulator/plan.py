@@ -1,0 +1,516 @@
+"""How a weighted layer is cut into passes that fit the buffers (rules T1 to T3).
+
+A *pass* is one run of the engine: a range of pixel tiles times a range of channel tiles, or one
+pixel tile times a part (chunk) of one channel tile's words. The plan counts stream entries straight
+from the weights; it does not build the streams.
+
+Bytes
+-----
+Everything is packed densely and rounded up to bytes at the end:
+
+* A channel tile is the entries of all C columns, fillers included, of `entry_bits` each, its feed
+  words of `feed_word_bits` each, and `parameter_bits` for each channel, rounded up to bytes once for
+  each channel tile. Each chunk of a cut tile is rounded up alone; the last one has the parameters.
+  A pass loads the sum over its channel tiles.
+* The activations of a strip are input rows x W x in_words x F codes, rounded up once.
+* The outputs of a pass are its real pixels x its channels, rounded up once.
+
+What must fit is what the memories hold: C x the longest column of the group (all columns are as
+deep), and whole output words (R x F codes for each word and pixel tile).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.errors import HardwareError
+from golden.network import Conv2D, FullyConnected, Padding, WeightedLayer
+from simulator import kernels
+from simulator.hardware import Hardware, check_layer_fits
+
+Range = tuple[int, int]
+"""First and one past the last."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A weighted layer as a convolution on one image.
+
+    A dense layer is a 1 x 1 convolution on an image of height 1.
+
+    Parameters
+    ----------
+    height, width, in_channels : int
+        Of one image; a dense layer has height 1 and its rows as width.
+    out_height, out_width, out_channels : int
+    kernel_height, kernel_width : int
+    stride, dilation : tuple of int
+    padding : Padding
+    groups : int
+    """
+
+    height: int
+    width: int
+    in_channels: int
+    out_height: int
+    out_width: int
+    out_channels: int
+    kernel_height: int
+    kernel_width: int
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: Padding
+    groups: int
+
+    @property
+    def pixels(self) -> int:
+        """Output pixels of one image."""
+        return self.out_height * self.out_width
+
+    @property
+    def pitch(self) -> int:
+        """Pixel indices from one output row to the next (rule M1)."""
+        return max(self.out_width, ceil(self.width / self.stride[1]))
+
+    def pixel_tiles(self, rows: int) -> int:
+        """Pixel tiles of an array with `rows` rows (rule M1)."""
+        return ceil(((self.out_height - 1) * self.pitch + self.out_width) / rows)
+
+    def real_pixels(self, tiles: Range, rows: int) -> int:
+        """Rows of the pixel tiles `tiles` that own an output pixel."""
+        return self._pixels_before(tiles[1] * rows) - self._pixels_before(tiles[0] * rows)
+
+    def input_rows(self, tiles: Range, rows: int) -> int:
+        """Input rows, first to last, that the pixel tiles `tiles` touch with any tap."""
+        first, last = tiles[0] * rows, tiles[1] * rows - 1
+        top = first // self.pitch + (first % self.pitch >= self.out_width)
+        bottom = min(last // self.pitch, self.out_height - 1)
+        if top > bottom:
+            return 0
+        low = top * self.stride[0] - self.padding.top
+        high = (
+            bottom * self.stride[0] - self.padding.top + (self.kernel_height - 1) * self.dilation[0]
+        )
+        return max(0, min(high, self.height - 1) - max(low, 0) + 1)
+
+    def _pixels_before(self, index: int) -> int:
+        row, column = divmod(index, self.pitch)
+        if row >= self.out_height:
+            return self.pixels
+        return row * self.out_width + min(column, self.out_width)
+
+
+def geometry(layer: WeightedLayer, input_shape: tuple[int, ...]) -> Geometry:
+    """Shapes of a weighted layer for one image.
+
+    Parameters
+    ----------
+    layer : WeightedLayer
+    input_shape : tuple of int
+        NHWC for convolutions; the batch does not matter. For a dense layer all but the last
+        `in_features` elements are rows, batch included.
+
+    Returns
+    -------
+    Geometry
+    """
+    if isinstance(layer, Conv2D):
+        _, height, width, in_channels = input_shape
+        out_channels, kernel_height, kernel_width, _ = layer.weights.shape
+        padding, stride, dilation = layer.padding, layer.stride, layer.dilation
+        reach_y = dilation[0] * (kernel_height - 1) + 1
+        reach_x = dilation[1] * (kernel_width - 1) + 1
+        return Geometry(
+            height=height,
+            width=width,
+            in_channels=in_channels,
+            out_height=(height + padding.top + padding.bottom - reach_y) // stride[0] + 1,
+            out_width=(width + padding.left + padding.right - reach_x) // stride[1] + 1,
+            out_channels=out_channels,
+            kernel_height=kernel_height,
+            kernel_width=kernel_width,
+            stride=stride,
+            dilation=dilation,
+            padding=padding,
+            groups=layer.groups,
+        )
+    if not isinstance(layer, FullyConnected):
+        raise TypeError(f"{type(layer).__name__} is not a layer of the array")
+    out_features, in_features = layer.weights.shape
+    rows = prod(input_shape) // in_features
+    return Geometry(
+        height=1,
+        width=rows,
+        in_channels=in_features,
+        out_height=1,
+        out_width=rows,
+        out_channels=out_features,
+        kernel_height=1,
+        kernel_width=1,
+        stride=(1, 1),
+        dilation=(1, 1),
+        padding=Padding(),
+        groups=1,
+    )
+
+
+@dataclass(frozen=True)
+class ChannelTile:
+    """One channel tile: its words and the entries its weights make.
+
+    Parameters
+    ----------
+    first_channel, channels : int
+        Output channels; `channels` columns are used.
+    words : (n,) int64 array
+        Listed window words (rule M3), as (ky * kernel_width + kx) * in_words + cw.
+    counts : (C, n) int32 array
+        Entries of each column at each word, fillers not included.
+    """
+
+    first_channel: int
+    channels: int
+    words: NDArray[np.int64]
+    counts: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of the engine.
+
+    Parameters
+    ----------
+    pixel_tiles, channel_tiles : (first, one past the last)
+    words : (first, one past the last) or None
+        None for whole channel tiles; otherwise positions in `ChannelTile.words` of the only channel
+        tile, and there is only one pixel tile.
+    drain : bool
+        Whether results are written; False for all but the last chunk of a cut tile (rule E4).
+    load_weight_bytes, load_activation_bytes, store_bytes : int
+        0 where nothing is moved (left in the buffer by the pass before).
+    """
+
+    pixel_tiles: Range
+    channel_tiles: Range
+    words: Range | None
+    drain: bool
+    load_weight_bytes: int
+    load_activation_bytes: int
+    store_bytes: int
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A layer's channel tiles and its passes in order."""
+
+    geometry: Geometry
+    tiles: tuple[ChannelTile, ...]
+    passes: tuple[Pass, ...]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Channel tiles held together in the weight buffer, or the chunks of one that does not fit."""
+
+    tiles: Range
+    chunks: tuple[Range, ...]  # empty: whole tiles
+    weight_bytes: tuple[int, ...]  # one for each chunk, or one
+
+
+def plan_layer(layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware) -> LayerPlan:
+    """Cut a weighted layer into passes.
+
+    Parameters
+    ----------
+    layer : WeightedLayer
+    input_shape : tuple of int
+        Of one inference (batch 1).
+    hardware : Hardware
+
+    Returns
+    -------
+    LayerPlan
+
+    Raises
+    ------
+    HardwareError
+        Where a buffer cannot hold the smallest pass, or the PE cannot take a weight.
+    """
+    check_layer_fits(layer, hardware)
+    shape = geometry(layer, input_shape)
+    tiles = channel_tiles(layer, shape, hardware)
+    groups = _channel_groups(layer.name, tiles, hardware)
+    strips = _pixel_strips(layer.name, shape, tiles, groups, hardware)
+    return LayerPlan(shape, tiles, _passes(shape, tiles, groups, strips, hardware))
+
+
+def centred_weights(layer: WeightedLayer) -> NDArray[np.int64]:
+    """Weights minus their zero point, in the layer's shape."""
+    return layer.weights.astype(np.int64) - layer.weight_zero_point
+
+
+def channel_tiles(
+    layer: WeightedLayer, shape: Geometry, hardware: Hardware
+) -> tuple[ChannelTile, ...]:
+    """List the words and count the entries of every channel tile (rules M3, S3)."""
+    cols, feed = hardware.array.cols, hardware.array.feed
+    in_words = ceil(shape.in_channels / feed)
+    taps = shape.kernel_height * shape.kernel_width
+    weights = centred_weights(layer).reshape(shape.out_channels, taps, -1)
+    counts = kernels.count_entries(weights, shape.groups, in_words, feed, hardware.serial)
+    tiles = []
+    for first in range(0, shape.out_channels, cols):
+        block = counts[first : first + cols]
+        words = np.flatnonzero(block.any(axis=0))
+        if words.size == 0:
+            group = first // (shape.out_channels // shape.groups)
+            words = np.array([group * (shape.in_channels // shape.groups) // feed])
+        padded = np.zeros((cols, words.size), dtype=np.int32)
+        padded[: len(block)] = block[:, words]
+        tiles.append(ChannelTile(first, len(block), words, padded))
+    return tuple(tiles)
+
+
+# -- capacities -----------------------------------------------------------------------------------
+
+
+def _capacity(total_bytes: int, hardware: Hardware) -> int:
+    return total_bytes // 2 if hardware.buffers.double_buffer else total_bytes
+
+
+def _too_small(
+    name: str, what: str, key: str, total_bytes: int, need_bytes: int, hardware: Hardware, way: str
+) -> HardwareError:
+    half = ", half of it for each pass," if hardware.buffers.double_buffer else ""
+    enough = need_bytes * (2 if hardware.buffers.double_buffer else 1)
+    return HardwareError(
+        f"layer {name!r} needs {need_bytes} bytes for {what}, but buffers.{key}={total_bytes}{half}"
+        f" is too small; raise it to at least {enough} or {way}"
+    )
+
+
+def _bytes(bits: int) -> int:
+    return -(-bits // 8)
+
+
+def _channel_groups(name: str, tiles: tuple[ChannelTile, ...], hardware: Hardware) -> list[_Group]:
+    """Rule T2: consecutive channel tiles as long as they fit, or one tile cut into chunks."""
+    capacity = _capacity(hardware.buffers.weight_bytes, hardware)
+    entries = [kernels.column_entries(tile.counts) for tile in tiles]
+    sizes = [
+        _bytes(_content_bits(int(column.sum()), tile.words.size, tile.channels, hardware))
+        for tile, column in zip(tiles, entries, strict=True)
+    ]
+    cols = hardware.array.cols
+    groups: list[_Group] = []
+    first = 0
+    while first < len(tiles):
+        depth = np.zeros(cols, dtype=np.int64)
+        words = channels = 0
+        last = first
+        while last < len(tiles):
+            depth = depth + entries[last]
+            words += tiles[last].words.size
+            channels += tiles[last].channels
+            held = cols * int(depth.max())
+            fits = _bytes(_content_bits(held, words, channels, hardware)) <= capacity
+            if not (fits and _outputs_fit(tiles, (first, last + 1), hardware)):
+                break
+            last += 1
+        if last > first:
+            groups.append(_Group((first, last), (), (sum(sizes[first:last]),)))
+            first = last
+        else:
+            groups.append(_cut(name, tiles, first, capacity, hardware))
+            first += 1
+    return groups
+
+
+def _content_bits(entries: int, words: int, channels: int, hardware: Hardware) -> int:
+    return (
+        entries * hardware.entry_bits
+        + words * hardware.feed_word_bits
+        + channels * hardware.parameter_bits
+    )
+
+
+def _outputs_fit(tiles: tuple[ChannelTile, ...], span: Range, hardware: Hardware) -> bool:
+    """Whether one pixel tile's outputs fit; a single channel tile passes, its strips are checked."""
+    capacity = _capacity(hardware.buffers.output_bytes, hardware)
+    return span[1] - span[0] == 1 or _held_output_bytes(tiles, span, 1, hardware) <= capacity
+
+
+def _held_output_bytes(
+    tiles: tuple[ChannelTile, ...], span: Range, pixel_tiles: int, hardware: Hardware
+) -> int:
+    """Output memory taken by whole words of F codes (rule M6)."""
+    array = hardware.array
+    last = tiles[span[1] - 1]
+    first_word = tiles[span[0]].first_channel // array.feed
+    words = (last.first_channel + last.channels - 1) // array.feed - first_word + 1
+    return _bytes(pixel_tiles * array.rows * words * array.feed * array.activation_bits)
+
+
+def _cut(
+    name: str, tiles: tuple[ChannelTile, ...], index: int, capacity: int, hardware: Hardware
+) -> _Group:
+    """Cut one channel tile along its words into the fewest chunks that fit, longest first."""
+    tile = tiles[index]
+    words = tile.words.size
+    chunks: list[Range] = []
+    sizes: list[int] = []
+    start = 0
+    while start < words:
+        stop = kernels.chunk_end(
+            tile.counts,
+            start,
+            8 * capacity,
+            hardware.entry_bits,
+            hardware.feed_word_bits,
+            tile.channels * hardware.parameter_bits,
+        )
+        if stop == start:
+            columns = kernels.column_entries(tile.counts[:, start : start + 1])
+            last = start + 1 == words
+            bits = _content_bits(
+                tile.counts.shape[0] * int(columns.max()), 1, tile.channels * last, hardware
+            )
+            raise _too_small(
+                name,
+                "one window word of one channel tile's weight streams",
+                "weight_bytes",
+                hardware.buffers.weight_bytes,
+                _bytes(bits),
+                hardware,
+                "lower array.cols or array.feed",
+            )
+        entries = int(kernels.column_entries(tile.counts[:, start:stop]).sum())
+        channels = tile.channels if stop == words else 0
+        chunks.append((start, stop))
+        sizes.append(_bytes(_content_bits(entries, stop - start, channels, hardware)))
+        start = stop
+    return _Group((index, index + 1), tuple(chunks), tuple(sizes))
+
+
+def _row_bits(shape: Geometry, hardware: Hardware) -> int:
+    array = hardware.array
+    lanes = ceil(shape.in_channels / array.feed) * array.feed
+    return shape.width * lanes * array.activation_bits
+
+
+def _pixel_strips(
+    name: str,
+    shape: Geometry,
+    tiles: tuple[ChannelTile, ...],
+    groups: list[_Group],
+    hardware: Hardware,
+) -> list[Range]:
+    """Rule T2: consecutive pixel tiles whose input rows and outputs fit."""
+    rows = hardware.array.rows
+    inputs = _capacity(hardware.buffers.activation_bytes, hardware)
+    outputs = _capacity(hardware.buffers.output_bytes, hardware)
+    row_bits = _row_bits(shape, hardware)
+    tile_output_bytes = max(_held_output_bytes(tiles, group.tiles, 1, hardware) for group in groups)
+    if tile_output_bytes > outputs:
+        raise _too_small(
+            name,
+            "the outputs of one pixel tile and one channel tile",
+            "output_bytes",
+            hardware.buffers.output_bytes,
+            tile_output_bytes,
+            hardware,
+            "lower array.rows or array.cols",
+        )
+    strips: list[Range] = []
+    first, count = 0, shape.pixel_tiles(rows)
+    while first < count:
+        last = first
+        while (
+            last < count
+            and _bytes(shape.input_rows((first, last + 1), rows) * row_bits) <= inputs
+            and max(
+                _held_output_bytes(tiles, group.tiles, last + 1 - first, hardware)
+                for group in groups
+            )
+            <= outputs
+        ):
+            last += 1
+        if last == first:
+            raise _too_small(
+                name,
+                "the input rows of one pixel tile",
+                "activation_bytes",
+                hardware.buffers.activation_bytes,
+                _bytes(shape.input_rows((first, first + 1), rows) * row_bits),
+                hardware,
+                "lower array.rows",
+            )
+        strips.append((first, last))
+        first = last
+    return strips
+
+
+# -- order ----------------------------------------------------------------------------------------
+
+
+def _passes(
+    shape: Geometry,
+    tiles: tuple[ChannelTile, ...],
+    groups: list[_Group],
+    strips: list[Range],
+    hardware: Hardware,
+) -> tuple[Pass, ...]:
+    """Rule T3: the cheaper loop order, and nothing loaded that the pass before left behind."""
+    rows, code_bits = hardware.array.rows, hardware.array.activation_bits
+    row_bits = _row_bits(shape, hardware)
+    strip_bytes = [_bytes(shape.input_rows(strip, rows) * row_bits) for strip in strips]
+    input_bytes = sum(strip_bytes)
+    weight_bytes = sum(sum(group.weight_bytes) for group in groups)
+    strips_outer = (
+        input_bytes + len(strips) * weight_bytes <= len(groups) * input_bytes + weight_bytes
+    )
+    pairs = (
+        [(s, g) for s in range(len(strips)) for g in range(len(groups))]
+        if strips_outer
+        else [(s, g) for g in range(len(groups)) for s in range(len(strips))]
+    )
+    passes: list[Pass] = []
+    held_strip = -1
+    held_weights: tuple[int, int] = (-1, -1)
+    for s, g in pairs:
+        strip, group = strips[s], groups[g]
+        first, last = group.tiles
+        channels = (
+            tiles[last - 1].first_channel + tiles[last - 1].channels - tiles[first].first_channel
+        )
+        runs: list[tuple[Range, int]]  # pixel tiles, chunk
+        if group.chunks:
+            runs = [
+                ((pixel, pixel + 1), chunk)
+                for pixel in range(*strip)
+                for chunk in range(len(group.chunks))
+            ]
+        else:
+            runs = [(strip, 0)]
+        for pixel_tiles, chunk in runs:
+            drain = chunk == max(len(group.chunks) - 1, 0)
+            outputs = shape.real_pixels(pixel_tiles, rows) * channels if drain else 0
+            passes.append(
+                Pass(
+                    pixel_tiles=pixel_tiles,
+                    channel_tiles=group.tiles,
+                    words=group.chunks[chunk] if group.chunks else None,
+                    drain=drain,
+                    load_weight_bytes=0
+                    if held_weights == (g, chunk)
+                    else group.weight_bytes[chunk],
+                    load_activation_bytes=0 if held_strip == s else strip_bytes[s],
+                    store_bytes=_bytes(outputs * code_bits),
+                )
+            )
+            held_strip, held_weights = s, (g, chunk)
+    return tuple(passes)
