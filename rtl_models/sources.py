@@ -1,0 +1,49 @@
+"""Where the Verilog is, and which files a module needs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+VERILOG = Path(__file__).parent / "verilog"
+"""Folder of the sources; one module a file, the file is named like the module."""
+
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+def modules() -> tuple[str, ...]:
+    """Names of all modules, sorted."""
+    return tuple(sorted(path.stem for path in VERILOG.glob("*.v")))
+
+
+def sources(*tops: str) -> tuple[Path, ...]:
+    """Files of the given modules and of everything below them.
+
+    Parameters
+    ----------
+    tops : str
+        Module names, see `modules`.
+
+    Returns
+    -------
+    tuple of Path
+        Sorted. Since a file is named like its module, every module name in the text of a needed
+        file, comments aside, names another needed file.
+
+    Raises
+    ------
+    ValueError
+        Where there is no such module.
+    """
+    known = set(modules())
+    found: set[str] = set()
+    waiting = list(tops)
+    while waiting:
+        name = waiting.pop()
+        if name not in known:
+            raise ValueError(f"no Verilog module {name!r}; there are {', '.join(sorted(known))}")
+        if name not in found:
+            found.add(name)
+            text = _COMMENT.sub("", (VERILOG / f"{name}.v").read_text(encoding="utf-8"))
+            waiting += set(re.findall(r"\w+", text)) & known
+    return tuple(VERILOG / f"{name}.v" for name in sorted(found))
