@@ -1,0 +1,111 @@
+"""Between tensors and the banked memories of the accelerator (rules M2, M5, M6).
+
+Images are arrays of codes, one element a code; `pack_lanes` and `parameter_words` make the words
+that Verilog memories hold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from simulator.hardware import Hardware
+from simulator.program import Geometry, LayerProgram
+
+IntArray = NDArray[np.int64]
+
+
+def activation_banks(image: ArrayLike, geometry: Geometry, zero_point: int) -> IntArray:
+    """Lay one input image out in the activation memory (rule M2).
+
+    Parameters
+    ----------
+    image : integer array, any shape of height * width * in_channels values, channels last
+        Codes, as the layer before wrote them.
+    geometry : Geometry
+    zero_point : int
+        Of the input; fills lanes beyond the last channel and places without a pixel.
+
+    Returns
+    -------
+    (R, bank_words, F) int64 array
+    """
+    codes = np.asarray(image, dtype=np.int64).reshape(
+        geometry.height, geometry.width, geometry.in_channels
+    )
+    padded = np.full(
+        (geometry.height, geometry.width, geometry.in_words * geometry.feed), zero_point, np.int64
+    )
+    padded[:, :, : geometry.in_channels] = codes
+    iy, ix = np.indices((geometry.height, geometry.width))
+    sy, sx = geometry.stride
+    plane = (iy % sy) * sx + ix % sx
+    line, bank = np.divmod((iy // sy) * geometry.pitch + ix // sx, geometry.rows)
+    banks = np.full(
+        (geometry.rows, sy * sx * geometry.plane_lines, geometry.in_words, geometry.feed),
+        zero_point,
+        np.int64,
+    )
+    banks[bank, plane * geometry.plane_lines + line] = padded.reshape(
+        geometry.height, geometry.width, geometry.in_words, geometry.feed
+    )
+    return banks.reshape(geometry.rows, geometry.bank_words, geometry.feed)
+
+
+def outputs_from_banks(banks: ArrayLike, geometry: Geometry) -> IntArray:
+    """Read one output image back from the output memory (rule M6).
+
+    Parameters
+    ----------
+    banks : (R, out_bank_words, F) integer array
+    geometry : Geometry
+
+    Returns
+    -------
+    (out_height, out_width, out_channels) int64 array
+    """
+    words = np.asarray(banks, dtype=np.int64).reshape(
+        geometry.rows, geometry.pixel_tiles, geometry.out_words * geometry.feed
+    )
+    oy, ox = np.indices((geometry.out_height, geometry.out_width))
+    tile, row = np.divmod(oy * geometry.pitch + ox, geometry.rows)
+    return words[row, tile, : geometry.out_channels]
+
+
+def pack_lanes(codes: ArrayLike, bits: int) -> list[int]:
+    """Pack words of lanes into integers, lane 0 in the lowest bits, two's complement.
+
+    Parameters
+    ----------
+    codes : (words, F) integer array
+    bits : int
+        Of a lane.
+    """
+    lanes = np.asarray(codes, dtype=np.int64).astype(object) & ((1 << bits) - 1)
+    return [sum(lane << (bits * i) for i, lane in enumerate(word)) for word in lanes]
+
+
+def unpack_lanes(words: list[int], lanes: int, bits: int, signed: bool) -> IntArray:
+    """Undo `pack_lanes`; an (words, lanes) int64 array of signed or unsigned codes."""
+    mask, sign = (1 << bits) - 1, (1 << bits - 1) if signed else 0
+    return np.array(
+        [[((word >> (bits * i) & mask) ^ sign) - sign for i in range(lanes)] for word in words],
+        dtype=np.int64,
+    ).reshape(len(words), lanes)
+
+
+def parameter_words(program: LayerProgram) -> list[int]:
+    """Words of the parameter memory, {bias, multiplier, shift} a channel of the layer (rule M5)."""
+    hardware: Hardware = program.hardware
+    widths, parameters = hardware.widths, program.parameters
+    words = []
+    for bias, multiplier, shift in zip(
+        parameters.bias.tolist(),
+        parameters.multiplier.tolist(),
+        parameters.shift.tolist(),
+        strict=True,
+    ):
+        word = bias & ((1 << widths.bias) - 1)
+        word = (word << widths.multiplier) | (multiplier & ((1 << widths.multiplier) - 1))
+        words.append((word << widths.shift) | (shift & ((1 << widths.shift) - 1)))
+    return words
