@@ -433,7 +433,13 @@ def _entry_codes(weight: int, hardware: Hardware) -> list[int]:
 
 
 def _tile_weights(layer: WeightedLayer, geometry: Geometry, channel_tile: int) -> IntArray:
-    """(used, taps, in_words * F) weights minus zero point, zero outside the channel's group."""
+    """Spread a tile's weights over all input channels, zero outside a channel's group.
+
+    Returns
+    -------
+    (columns used, taps, in_words * F) int64 array
+        Weights minus zero point.
+    """
     used = geometry.columns_used(channel_tile)
     first = channel_tile * geometry.cols
     taps = prod(geometry.kernel)
