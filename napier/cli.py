@@ -1,0 +1,271 @@
+"""The command `napier`. The only module that prints.
+
+Exit codes: 0 done, 1 a verification that failed, 2 bad input (one sentence on standard error).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from golden.errors import InputError, NapierError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Progress = Callable[[int, int, str], None]
+"""Called as (done, total, what) while long work goes on."""
+
+DEFAULT_HARDWARE = "mac16x16"
+VERIFY_HARDWARE = "mac4x4"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(package_name="napier-sim", prog_name="napier")
+def cli() -> None:
+    """Bit- and cycle-exact model of an integer neural-network accelerator."""
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--hardware", default=DEFAULT_HARDWARE, show_default=True, help="Preset or TOML file.")
+@click.option("--input", "inputs", multiple=True, metavar="X.npy", help="Samples, integer codes.")
+@click.option(
+    "--weights", default="as-is", show_default=True, metavar="as-is|nhot:N|ternary",
+    help="Project the weights first.",
+)  # fmt: skip
+@click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
+@click.option("--csv", "csv_path", metavar="FILE", help="One row a layer.")
+@click.option("--plot", "plot_path", metavar="FILE", help="Cycles by layer and roofline (png, svg, pdf).")
+@click.option("--no-values", is_flag=True, help="Cycles and energy only: compute no values.")
+@click.option("--stepped", is_flag=True, help="Step every register in every cycle (slow).")
+def run(
+    model: str | None,
+    hardware: str,
+    inputs: tuple[str, ...],
+    weights: str,
+    json_path: str | None,
+    csv_path: str | None,
+    plot_path: str | None,
+    no_values: bool,
+    stepped: bool,
+) -> None:
+    """Cycles, energy and accumulators of MODEL, layer by layer.
+
+    MODEL is a .tflite file or Napier's own .npz; without it the small network that ships with
+    Napier is run on its test images. Cycles and energy are for one inference; accumulators are
+    observed over all samples.
+    """
+    from napier.loading import default_samples, load_model, load_samples
+    from napier.output import check_writable, write_text
+    from napier.report import run_csv, run_table
+    from simulator.hardware import load_hardware
+    from simulator.machine import simulate
+
+    for path in (json_path, csv_path, plot_path):
+        check_writable(path)
+    network = load_model(model)
+    machine = load_hardware(hardware)
+    samples = None
+    if inputs:
+        samples = load_samples(network, inputs)
+    elif not no_values:
+        samples = default_samples(network, model)
+    with progress_bar() as progress:
+        result = simulate(
+            network,
+            machine,
+            None if samples is None or no_values else samples.arrays,
+            values=not no_values,
+            speed="stepped" if stepped else "fast",
+            weights=weights,
+            progress=progress,
+        )
+    document: dict[str, Any] = result.to_dict()
+    document["model"]["weights"] = weights
+    document["model"]["inputs"] = samples.description if samples and not no_values else None
+    if json_path == "-":
+        click.echo(json.dumps(document, indent=1))
+    else:
+        console().print(run_table(document))
+    if json_path not in (None, "-"):
+        write_text(str(json_path), json.dumps(document, indent=1) + "\n")
+    if csv_path:
+        write_text(csv_path, run_csv(document))
+    if plot_path:
+        save_figure(document, plot_path)
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--input", "inputs", multiple=True, required=True, metavar="X.npy")
+@click.option("--output", "outputs", multiple=True, required=True, metavar="Y.npy")
+def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    """Outputs of MODEL by the golden model, as integer codes.
+
+    Several inputs or outputs: repeat the option, in the model's order.
+    """
+    import numpy as np
+
+    from golden.run import run as run_golden
+    from napier.loading import load_model, load_samples
+    from napier.output import check_writable, replacing
+
+    for path in outputs:
+        check_writable(path)
+    network = load_model(model)
+    if len(outputs) != len(network.outputs):
+        raise InputError(
+            f"--output was given {len(outputs)} times but {network.name} has "
+            f"{len(network.outputs)} outputs; give one file for each"
+        )
+    samples = load_samples(network, inputs)
+    result = run_golden(network, samples.arrays)
+    for path, array in zip(outputs, result.outputs, strict=True):
+        with replacing(path) as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+        click.echo(f"{path}: {array.dtype} {array.shape}")
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--random", "count", type=click.IntRange(1), metavar="N", help="N random layers.")
+@click.option("--hardware", default=VERIFY_HARDWARE, show_default=True, help="Preset or TOML file.")
+@click.option("--layer", "layer_names", multiple=True, help="Only this layer (name or index).")
+@click.option("--input", "inputs", multiple=True, metavar="X.npy", help="One sample, integer codes.")
+@click.option(
+    "--weights", default="as-is", show_default=True, metavar="as-is|nhot:N|ternary",
+    help="Project the weights first.",
+)  # fmt: skip
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random layers.")
+@click.option("--work", "work_folder", metavar="DIR", help="Keep builds, traces and waveforms here.")
+def verify(
+    model: str | None,
+    count: int | None,
+    hardware: str,
+    layer_names: tuple[str, ...],
+    inputs: tuple[str, ...],
+    weights: str,
+    seed: int,
+    work_folder: str | None,
+) -> None:
+    """Run layers through the Verilog in Icarus and compare every bit and every cycle.
+
+    Outputs and overflow counters are compared with the golden model, cycles and their causes
+    with the cycle model. A difference ends with exit code 1 and names cycle, signal, expected and
+    found value, and the waveform.
+    """
+    from napier.verification import verify_model, verify_random_layers
+    from simulator.hardware import load_hardware
+
+    machine = load_hardware(hardware)
+    if count is not None and model is not None:
+        raise InputError("--random draws its own layers; leave MODEL out, or leave --random out")
+    with progress_bar() as progress:
+        if count is not None:
+            summary = verify_random_layers(count, machine, seed, work_folder, progress)
+        else:
+            summary = verify_model(
+                model, machine, layer_names, inputs, weights, work_folder, progress
+            )
+    console().print(summary.table())
+    if not summary.passed:
+        raise SystemExit(1)
+
+
+@cli.group()
+def hardware() -> None:
+    """Hardware that ships with Napier."""
+
+
+@hardware.command("list")
+def hardware_list() -> None:
+    """Name the presets."""
+    from napier.report import hardware_table
+    from simulator.hardware import list_presets, load_hardware
+
+    console().print(hardware_table([load_hardware(name) for name in list_presets()]))
+
+
+@hardware.command("show")
+@click.argument("name")
+def hardware_show(name: str) -> None:
+    """Print the TOML of a preset or a file, all settings filled in."""
+    from simulator.hardware import load_hardware, to_toml
+
+    click.echo(to_toml(load_hardware(name)), nl=False)
+
+
+def save_figure(document: dict[str, Any], path: str) -> None:
+    """Draw the run's figure into `path`; the ending names the format."""
+    from napier.output import replacing
+    from napier.plots import run_figure
+
+    figure = run_figure(document)
+    kind = Path(path).suffix.removeprefix(".").lower() or "png"
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise InputError(f"--plot {path}: '{kind}' is not a figure format; use .png, .svg or .pdf")
+    with replacing(path) as file:
+        figure.savefig(file, format=kind, dpi=150)
+
+
+def console() -> Console:
+    """Where tables go; 80 columns where the output is not a terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 80, highlight=False)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Show progress on standard error while it is a terminal; silent otherwise."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    screen = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description:<28.28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=what
+        )
+
+
+def main() -> None:
+    """Entry point: turns every expected failure into one sentence and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except NapierError as error:
+        fail(str(error))
+    except click.exceptions.Abort:
+        fail("interrupted; files that were being written are as they were before")
+    except click.ClickException as error:
+        fail(error.format_message())
+    except KeyboardInterrupt:
+        fail("interrupted; files that were being written are as they were before")
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(0) from None
+    except MemoryError:
+        fail("this needs more memory than the machine has; give fewer samples or a smaller model")
+    else:
+        raise SystemExit(code)
+
+
+def fail(sentence: str) -> None:
+    """Say one sentence and exit with 2."""
+    click.echo(f"napier: {sentence}", err=True)
+    raise SystemExit(2)

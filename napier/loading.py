@@ -1,0 +1,171 @@
+"""What the user names on the command line, to networks and arrays. Every failure is one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.errors import InputError, ModelError, UnsupportedError
+from golden.files import load_network
+from golden.importers.tflite import load_tflite
+from golden.network import DTYPES, Network, Tensor
+
+RANDOM_SEED = 0
+"""Seed of the inputs that are drawn where the user gives none."""
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs of a run.
+
+    Parameters
+    ----------
+    arrays : tuple of (N, ...) integer or float arrays
+        One for each network input, N samples each.
+    description : str
+        Where they came from, for reports.
+    """
+
+    arrays: tuple[Array, ...]
+    description: str
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return len(self.arrays[0])
+
+
+def shipped_file(name: str) -> Path:
+    """Path of a file in `napier/models`."""
+    return Path(str(files("napier") / "models" / name))
+
+
+def load_model(model: str | None) -> Network:
+    """Load the network the user names; None is the small network that ships with Napier.
+
+    Raises
+    ------
+    ModelError
+        No such file, or a file that is not a network.
+    UnsupportedError
+        A format or an operator that Napier does not read.
+    """
+    if model is None:
+        return load_network(shipped_file("digits.npz"))
+    path = Path(model)
+    if not path.exists():
+        raise ModelError(
+            f"{model}: no such file; MODEL is a .tflite file or Napier's own .npz, "
+            "and without MODEL the network that ships with Napier is run"
+        )
+    if path.is_dir():
+        raise ModelError(f"{model} is a folder, not a model file; give a .tflite or .npz file")
+    if path.suffix == ".tflite":
+        return load_tflite(path)
+    if path.suffix == ".npz":
+        return load_network(path)
+    if path.suffix == ".onnx":
+        raise UnsupportedError(f"{model}: ONNX files are not read yet; export to .tflite instead")
+    raise ModelError(f"{model}: unknown kind of model file '{path.suffix}'; .tflite and .npz are read")
+
+
+def load_array(path: str) -> Array:
+    """Load one .npy file.
+
+    Raises
+    ------
+    InputError
+        Missing, truncated, or not a plain array.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; --input is a NumPy .npy file of codes") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, EOFError, MemoryError, SyntaxError, TypeError, KeyError):
+        raise InputError(
+            f"{path} is not a whole .npy array of numbers; write it with numpy.save"
+        ) from None
+    return array
+
+
+def load_samples(network: Network, paths: tuple[str, ...]) -> Samples:
+    """Load one .npy file for each network input, N samples each.
+
+    Raises
+    ------
+    InputError
+        Wrong number of files, shape, type or code range.
+    """
+    if len(paths) != len(network.inputs):
+        names = ", ".join(network.tensors[index].name for index in network.inputs)
+        raise InputError(
+            f"--input was given {len(paths)} times but {network.name} has "
+            f"{len(network.inputs)} inputs ({names}); give one .npy file for each, in this order"
+        )
+    arrays = tuple(
+        _fit(load_array(path), network.tensors[index], path)
+        for path, index in zip(paths, network.inputs, strict=True)
+    )
+    counts = {len(array) for array in arrays}
+    if len(counts) > 1:
+        raise InputError(f"--input files hold {sorted(counts)} samples; all need the same number")
+    return Samples(arrays, ", ".join(Path(path).name for path in paths))
+
+
+def default_samples(network: Network, model: str | None) -> Samples:
+    """Inputs where the user gave none: the shipped test images, or one seeded random sample."""
+    if model is None:
+        with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
+            images = archive["images"]
+        return Samples((images,), f"{len(images)} test images")
+    generator = np.random.default_rng(RANDOM_SEED)
+    arrays = tuple(_draw(network.tensors[index], generator) for index in network.inputs)
+    return Samples(arrays, f"one sample of uniform random codes, seed {RANDOM_SEED}")
+
+
+def _draw(tensor: Tensor, generator: np.random.Generator) -> Array:
+    if tensor.dtype == "float32":
+        return generator.uniform(-1, 1, tensor.shape).astype(np.float32)
+    info = np.iinfo(DTYPES[tensor.dtype])  # type: ignore[type-var]  # only integer types get here
+    return generator.integers(info.min, info.max, tensor.shape, DTYPES[tensor.dtype], endpoint=True)
+
+
+def _fit(array: Array, tensor: Tensor, path: str) -> Array:
+    """Bring `array` to (N, ...) of the tensor's own type, or say why it does not fit."""
+    sample_shape = tensor.shape[1:]
+    if array.shape == sample_shape:
+        array = array[np.newaxis]
+    if array.shape[1:] != sample_shape or array.ndim != len(tensor.shape) or len(array) == 0:
+        wanted = ", ".join(["N", *map(str, sample_shape)])
+        raise InputError(
+            f"{path} has shape {array.shape} but input {tensor.name} takes ({wanted}); "
+            "reshape the array"
+        )
+    dtype = DTYPES[tensor.dtype]
+    if array.dtype == dtype:
+        return array
+    if tensor.dtype == "float32":
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"{path} holds {array.dtype} but input {tensor.name} takes float32")
+        return array.astype(np.float32)
+    if array.dtype.kind not in "iu":
+        raise InputError(
+            f"{path} holds {array.dtype} but input {tensor.name} takes {tensor.dtype} codes; "
+            f"quantize it first: round(x / {tensor.scale}) + {tensor.zero_point}"
+        )
+    info = np.iinfo(dtype)  # type: ignore[type-var]  # float types returned above
+    if array.min() < info.min or array.max() > info.max:
+        raise InputError(
+            f"{path} holds codes from {array.min()} to {array.max()} but input {tensor.name} takes "
+            f"{tensor.dtype}, {info.min} to {info.max}"
+        )
+    return array.astype(dtype)

@@ -1,0 +1,104 @@
+"""Figures of a run, from the `napier.run/1` document alone. Matplotlib is imported when a figure is drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napier.report import human, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Document = dict[str, Any]
+
+CAUSE_COLORS = {
+    "compute": "#2f6690",
+    "vector": "#81c3d7",
+    "fill": "#d9dcd6",
+    "stall_feed": "#f4a259",
+    "drain": "#8cb369",
+    "stall_weights": "#bc4b51",
+    "stall_activations": "#e07a5f",
+    "stall_outputs": "#5b3758",
+}
+CAUSE_LABELS = {
+    "stall_feed": "waits for feed",
+    "stall_weights": "waits for weights",
+    "stall_activations": "waits for activations",
+    "stall_outputs": "waits for outputs",
+}
+INCHES_PER_LAYER = 0.24
+
+
+def run_figure(document: Document) -> Figure:
+    """Per-layer cycles by cause beside the roofline."""
+    from matplotlib.figure import Figure
+
+    layers = [layer for layer in document["layers"] if layer["cycles"]]
+    height = max(3.6, 1.6 + INCHES_PER_LAYER * len(layers))
+    figure = Figure(figsize=(11, height), layout="constrained")
+    bars, roof = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    draw_cycles(bars, layers)
+    draw_roofline(roof, document)
+    model, hardware = document["model"]["name"], document["hardware"]["name"]
+    figure.suptitle(f"{model} on {hardware}: {document['totals']['cycles']:,} cycles")
+    return figure
+
+
+def draw_cycles(axes: Axes, layers: list[Document]) -> None:
+    """Stacked horizontal bars: the cycles of each layer, split by cause."""
+    positions = range(len(layers))
+    left = [0] * len(layers)
+    for cause, color in CAUSE_COLORS.items():
+        widths = [layer["cycles_by_cause"].get(cause, 0) for layer in layers]
+        if not any(widths):
+            continue
+        label = CAUSE_LABELS.get(cause, cause)
+        axes.barh(positions, widths, left=left, color=color, label=label, height=0.78)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.set_yticks(positions, [f"{layer['index']} {shorten(layer['name'], 22)}" for layer in layers])
+    axes.tick_params(axis="y", labelsize=8, length=0)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.xaxis.set_major_formatter(lambda value, _: human(int(value)))
+    axes.set_xlabel("cycles")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, loc="best")
+
+
+def draw_roofline(axes: Axes, document: Document) -> None:
+    """MACs a cycle against MACs a byte of external memory; each dot is a layer that multiplies."""
+    hardware = document["hardware"]
+    peak = hardware["array"]["rows"] * hardware["array"]["cols"]
+    bandwidth = hardware["dram"]["bytes_per_cycle"]
+    layers = [layer for layer in document["layers"] if layer["macs"] and layer["dram_bytes"]]
+    intensities = [layer["macs"] / layer["dram_bytes"] for layer in layers]
+    low = min([*intensities, peak / bandwidth]) / 2
+    high = max([*intensities, peak / bandwidth]) * 2
+    ridge = peak / bandwidth
+    axes.plot([low, ridge, high], [low * bandwidth, peak, peak], color="#444444", linewidth=1.5)
+    for op, marker in (("conv", "o"), ("depthwise", "^"), ("dense", "s")):
+        points = [
+            (x, layer["macs"] / layer["cycles"])
+            for x, layer in zip(intensities, layers, strict=True)
+            if layer["op"] == op
+        ]
+        if points:
+            axes.scatter(*zip(*points, strict=True), marker=marker, s=36, alpha=0.8, label=op)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("MACs per byte of external memory")
+    axes.set_ylabel("MACs per cycle")
+    axes.annotate(
+        f"{peak} PEs", (high, peak), ha="right", va="bottom", fontsize=8, xytext=(0, 3),
+        textcoords="offset points",
+    )
+    axes.annotate(
+        f"{bandwidth} bytes/cycle", (low, low * bandwidth), ha="left", va="bottom", fontsize=8,
+        xytext=(4, 12), textcoords="offset points", rotation=35, rotation_mode="anchor",
+    )
+    axes.grid(True, which="major", linewidth=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    if layers:
+        axes.legend(fontsize=8, frameon=False, loc="lower right")

@@ -1,0 +1,191 @@
+"""Tables of a run for people and for spreadsheets, from the `napier.run/1` document alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Document = dict[str, Any]
+
+NAME_WIDTH = 17
+
+
+def human(value: float) -> str:
+    """Three significant digits with k, M, G: 950, 1.25k, 12.5M."""
+    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor * 0.9995:
+            return f"{value / factor:.3g}{suffix}"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def human_energy(energy_pj: float) -> str:
+    """Energy with its unit: 950 pJ, 12.5 nJ, 3.1 uJ, 2.4 mJ."""
+    for factor, unit in ((1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ")):
+        if energy_pj >= factor * 0.9995:
+            return f"{energy_pj / factor:.3g} {unit}"
+    return f"{energy_pj:.3g} pJ"
+
+
+def human_seconds(seconds: float) -> str:
+    """Time with its unit."""
+    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if seconds >= factor * 0.9995:
+            return f"{seconds / factor:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def shorten(name: str, width: int = NAME_WIDTH) -> str:
+    """Keep both ends of a long name."""
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 2
+    return name[: width - 1 - tail] + "…" + name[len(name) - tail :]
+
+
+def largest_stall(layer: Document) -> str:
+    """Name the largest cause other than compute and its share of the layer's cycles."""
+    waits = {
+        cause: cycles
+        for cause, cycles in layer["cycles_by_cause"].items()
+        if cause not in ("compute", "vector") and cycles
+    }
+    if not waits or not layer["cycles"]:
+        return ""
+    cause = max(waits, key=lambda name: waits[name])
+    return f"{cause.removeprefix('stall_')} {100 * waits[cause] / layer['cycles']:.0f}%"
+
+
+def accumulator_text(accumulator: Document | None) -> Text:
+    """`17/24`: bits needed of bits there; in red with the count where something overflowed."""
+    if accumulator is None:
+        return Text("")
+    text = f"{accumulator['bits_needed']}/{accumulator['bits']}"
+    if accumulator["events"]:
+        return Text(f"{text} {human(accumulator['events'])}!", style="bold red")
+    return Text(text, style="green")
+
+
+def run_table(document: Document) -> RenderableType:
+    """Per-layer table, totals and the verdict on accumulators; fits 80 columns."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True)
+    totals = document["totals"]
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("layer", "total", max_width=NAME_WIDTH, no_wrap=True)
+    table.add_column("op", max_width=9, no_wrap=True)
+    table.add_column("MACs", human(totals["macs"]), justify="right")
+    table.add_column("cycles", f"{totals['cycles']}", justify="right")
+    table.add_column("util", justify="right")
+    table.add_column("waits most for", max_width=16, no_wrap=True)
+    table.add_column("energy", human_energy(totals["energy_pj"]), justify="right")
+    table.add_column("acc bits", justify="right", no_wrap=True)
+    for layer in document["layers"]:
+        table.add_row(
+            str(layer["index"]),
+            shorten(layer["name"]),
+            layer["op"][:9],
+            human(layer["macs"]) if layer["macs"] else "",
+            str(layer["cycles"]),
+            f"{100 * layer['utilization']:.0f}%" if layer["macs"] else "",
+            largest_stall(layer),
+            human_energy(layer["energy_pj"]["total"]),
+            accumulator_text(layer["accumulator"]),
+        )
+    return Group(Text(headline(document)), table, verdict(document))
+
+
+def headline(document: Document) -> str:
+    """Say what ran on what."""
+    model, hardware, totals = document["model"], document["hardware"], document["totals"]
+    lines = [
+        f"{model['name']} on {hardware['name']}: {totals['cycles']} cycles, "
+        f"{human_seconds(totals['seconds'])}, {human_energy(totals['energy_pj'])} an inference",
+        f"energy table {document['energy_table']['name']}",
+    ]
+    if model.get("weights", "as-is") != "as-is":
+        lines.append(f"weights projected to {model['weights']}: another network than the file's")
+    if model.get("inputs"):
+        lines.append(f"accumulators observed on {model['inputs']}")
+    return "\n".join(lines)
+
+
+def verdict(document: Document) -> Text:
+    """Say whether the accumulators held, in one or two lines."""
+    records = [
+        (layer["name"], layer["accumulator"])
+        for layer in document["layers"]
+        if layer["accumulator"] is not None
+    ]
+    if not records:
+        return Text("accumulators were not observed (--no-values)")
+    failed = [(name, record) for name, record in records if record["events"]]
+    if not failed:
+        name, widest = max(records, key=lambda item: item[1]["bits_needed"])
+        return Text(
+            f"accumulators held: the widest sum needs {widest['bits_needed']} of "
+            f"{widest['bits']} bits ({shorten(name, 30)})",
+            style="green",
+        )
+    outputs = sum(record["outputs_affected"] for _, record in failed)
+    return Text(
+        f"accumulators OVERFLOWED in {len(failed)} of {len(records)} layers: "
+        f"{human(document['totals']['overflow_events'])} events in {human(outputs)} outputs; "
+        f"{max(record['bits_needed'] for _, record in failed)} bits would hold all of them",
+        style="bold red",
+    )
+
+
+def run_csv(document: Document) -> str:
+    """One row a layer; nested values become `cycles_compute`, `energy_pj_sram`, `accumulator_bits`."""
+    rows = [_flat(layer) for layer in document["layers"]]
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _flat(layer: Document) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for key, value in layer.items():
+        if isinstance(value, dict):
+            prefix = key.removesuffix("_by_cause")
+            row.update({f"{prefix}_{name}": item for name, item in value.items()})
+        elif isinstance(value, list):
+            row[key] = "x".join(map(str, value))
+        elif value is not None:
+            row[key] = value
+    return row
+
+
+def hardware_table(machines: list[Any]) -> RenderableType:
+    """One row a preset: array, PE, accumulator, buffers."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("name", "PE", "array", "feed", "lookahead", "accumulator", "buffers", "DRAM"):
+        table.add_column(heading, no_wrap=True)
+    for machine in machines:
+        array, buffers = machine.array, machine.buffers
+        terms = f" x{machine.pe.terms}" if machine.pe.terms > 1 else ""
+        kibibytes = [
+            size // 1024
+            for size in (buffers.activation_bytes, buffers.weight_bytes, buffers.output_bytes)
+        ]
+        table.add_row(
+            machine.name,
+            machine.pe.kind + terms,
+            f"{array.rows}x{array.cols}",
+            str(array.feed),
+            str(array.lookahead),
+            f"{array.acc_bits} {array.acc_overflow}",
+            "/".join(map(str, kibibytes)) + " KiB",
+            f"{machine.dram.bytes_per_cycle} B/cycle",
+        )
+    return table
