@@ -121,3 +121,217 @@ def chunk_end(
         if w + 1 < words or bits + parameter_bits <= capacity_bits:
             best = w + 1
     return best
+
+
+# -- timing (A, D and E rules) --------------------------------------------------------------------
+
+
+@jit
+def _tile_cycles(
+    filled: NDArray[np.int32],
+    first: int,
+    stop: int,
+    state: NDArray[np.int64],
+    arrival: NDArray[np.int64],
+    busy: NDArray[np.bool_],
+) -> tuple[int, int]:
+    """Run one tile's words from a window state, in cycles after the fire before.
+
+    Parameters
+    ----------
+    filled : (C, words) int32
+        Entries of the run, this tile's from `first` to `stop`.
+    state : (D,) int64
+        Cycle in which each of the next D words can be picked, at least 1.
+    arrival : (longest tile + D,) int64
+        Scratch; on return its elements n .. n + D - 1 are those of the D words after the tile.
+    busy : bool
+        Scratch, all False; as many elements as the tile may take cycles.
+
+    Returns
+    -------
+    ready, compute : int
+        Cycle in which the last column issues its last entry; cycles in which any column issues.
+    """
+    cols = filled.shape[0]
+    words, depth = stop - first, state.size
+    issued = np.zeros(cols, dtype=np.int64)  # cycle of each column's latest entry
+    released = np.zeros(words, dtype=np.int64)
+    arrival[:depth] = state
+    for w in range(words + depth):
+        if w >= depth:
+            arrival[w] = max(arrival[w - 1], released[w - depth]) + 1
+        if w < words:
+            for c in range(cols):
+                n = filled[c, first + w]
+                if n > 0:
+                    start = max(issued[c] + 1, arrival[w])
+                    issued[c] = start + n - 1
+                    busy[start : start + n] = True
+                released[w] = max(released[w], issued[c])
+    ready = released[words - 1]
+    compute = 0
+    for cycle in range(1, ready + 1):
+        compute += busy[cycle]
+        busy[cycle] = False
+    return ready, compute
+
+
+@jit
+def run_cycles(
+    filled: NDArray[np.int32],
+    tile_ends: NDArray[np.int64],
+    drain_cycles: NDArray[np.int64],
+    pixel_tiles: int,
+    depth: int,
+    drain: bool,
+) -> tuple[int, int, int, int]:
+    """Cycles of one engine run by cause.
+
+    Parameters
+    ----------
+    filled : (C, words) int32
+        Entries, fillers included; channel tiles side by side.
+    tile_ends : (channel tiles,) int64
+        One past the last word of each.
+    drain_cycles : (channel tiles,) int64
+        N of rule D1.
+    pixel_tiles, depth : int
+    drain : bool
+        `cfg_drain` (rule E4).
+
+    Returns
+    -------
+    compute, stall_feed, drain, total : int
+        `total` includes the three cycles of `fill`.
+
+    Notes
+    -----
+    A tile depends on the past only through the window state at its beginning, so the pixel tiles of
+    a channel tile become periodic; the period is found by comparing with a remembered state that
+    moves on at powers of two (Brent 1980), and whole periods are added at once.
+    """
+    longest = 0
+    span = 0
+    first = 0
+    for stop in tile_ends:
+        longest = max(longest, stop - first)
+        bound = depth + 2
+        for w in range(first, stop):
+            most = 0
+            for c in range(filled.shape[0]):
+                most = max(most, filled[c, w])
+            bound += most + 1
+        span = max(span, bound)
+        first = stop
+    arrival = np.zeros(longest + depth, dtype=np.int64)
+    busy = np.zeros(span, dtype=np.bool_)
+    state = np.arange(1, depth + 1)
+    mark = np.zeros(depth, dtype=np.int64)
+    fire = compute = waiting = 0  # fire counts from the end of the fill
+    hold = 0  # N of the tile before
+    first = 0
+    for tile in range(tile_ends.size):
+        stop = tile_ends[tile]
+        words = stop - first
+        mark[:] = 0  # no state: they are at least 1
+        mark_tile = next_mark = 1
+        mark_fire = mark_compute = mark_waiting = 0
+        i = 0
+        while i < pixel_tiles:
+            if i > 0 and next_mark > 0 and np.array_equal(state, mark):
+                period = i - mark_tile
+                times = (pixel_tiles - i) // period
+                i += times * period
+                fire += times * (fire - mark_fire)
+                compute += times * (compute - mark_compute)
+                waiting += times * (waiting - mark_waiting)
+                next_mark = 0  # fewer tiles than a period are left
+                continue
+            if i == next_mark:
+                mark[:] = state
+                mark_tile, mark_fire, mark_compute, mark_waiting = i, fire, compute, waiting
+                next_mark *= 2
+            ready, issuing = _tile_cycles(filled, first, stop, state, arrival, busy)
+            fired = max(ready, hold)
+            fire += fired
+            compute += issuing
+            waiting += fired - ready
+            for j in range(depth):
+                state[j] = max(1, arrival[words + j] - fired)
+            hold = drain_cycles[tile]
+            i += 1
+        first = stop
+    after = drain_cycles[-1] + 7 if drain else 1
+    return compute, fire - compute - waiting, waiting + after, 3 + fire + after
+
+
+# -- transfers (T rules) --------------------------------------------------------------------------
+
+
+@jit
+def _transfer_cycles(size_bytes: int, bytes_per_cycle: int, latency_cycles: int) -> int:
+    if size_bytes == 0:
+        return 0
+    return latency_cycles + (size_bytes + bytes_per_cycle - 1) // bytes_per_cycle
+
+
+@jit
+def transfer_stalls(
+    load_weight_bytes: NDArray[np.int64],
+    load_activation_bytes: NDArray[np.int64],
+    store_bytes: NDArray[np.int64],
+    run_cycles: NDArray[np.int64],
+    double_buffer: bool,
+    bytes_per_cycle: int,
+    latency_cycles: int,
+) -> tuple[int, int, int, int]:
+    """Find how long the engine waits for the DMA (rules T4 to T6).
+
+    Parameters
+    ----------
+    load_weight_bytes, load_activation_bytes, store_bytes, run_cycles : (passes,) int64
+    double_buffer : bool
+    bytes_per_cycle, latency_cycles : int
+
+    Returns
+    -------
+    stall_weights, stall_activations, stall_outputs, total : int
+        `total` is the cycle in which the last store ends, counted from the layer's start.
+    """
+    passes = run_cycles.size
+    ahead = 2 if double_buffer else 1
+    done = np.zeros(passes + 1, dtype=np.int64)  # done[j + 1]: the engine finished pass j
+    weights_end = np.zeros(passes, dtype=np.int64)
+    loads_end = np.zeros(passes, dtype=np.int64)
+    stored = np.zeros(passes, dtype=np.int64)
+    dma = 0  # cycle in which the DMA is free
+    stall_weights = stall_activations = stall_outputs = 0
+    for load in range(passes + ahead - 1):
+        if load < passes and load_weight_bytes[load] + load_activation_bytes[load] > 0:
+            if load >= ahead:
+                dma = max(dma, done[load - ahead + 1])
+            if load_weight_bytes[load] > 0:
+                dma += _transfer_cycles(load_weight_bytes[load], bytes_per_cycle, latency_cycles)
+                weights_end[load] = dma
+            dma += _transfer_cycles(load_activation_bytes[load], bytes_per_cycle, latency_cycles)
+            loads_end[load] = dma
+        j = load - ahead + 1
+        if j < 0:
+            continue
+        free = done[j]
+        start = max(free, loads_end[j])
+        if j >= ahead:
+            start = max(start, stored[j - ahead])
+        weights = max(free, weights_end[j])
+        activations = max(weights, loads_end[j])
+        stall_weights += weights - free
+        stall_activations += activations - weights
+        stall_outputs += start - activations
+        done[j + 1] = start + run_cycles[j]
+        if store_bytes[j] > 0:
+            dma = max(dma, done[j + 1])
+            dma += _transfer_cycles(store_bytes[j], bytes_per_cycle, latency_cycles)
+            stored[j] = dma
+    end = max(done[passes], dma)
+    return stall_weights, stall_activations, stall_outputs + end - done[passes], end

@@ -9,9 +9,9 @@ Bytes
 Everything is packed densely and rounded up to bytes at the end:
 
 * A channel tile is the entries of all C columns, fillers included, of `entry_bits` each, its feed
-  words of `feed_word_bits` each, and `parameter_bits` for each channel, rounded up to bytes once for
-  each channel tile. Each chunk of a cut tile is rounded up alone; the last one has the parameters.
-  A pass loads the sum over its channel tiles.
+  words of `feed_word_bits` each, and `parameter_bits` for each channel, rounded up to bytes once
+  for each channel tile. Each chunk of a cut tile is rounded up alone; the last one has the
+  parameters. A pass loads the sum over its channel tiles.
 * The activations of a strip are input rows x W x in_words x F codes, rounded up once.
 * The outputs of a pass are its real pixels x its channels, rounded up once.
 
@@ -339,7 +339,7 @@ def _content_bits(entries: int, words: int, channels: int, hardware: Hardware) -
 
 
 def _outputs_fit(tiles: tuple[ChannelTile, ...], span: Range, hardware: Hardware) -> bool:
-    """Whether one pixel tile's outputs fit; a single channel tile passes, its strips are checked."""
+    """Whether one pixel tile's outputs fit; of one channel tile, `_pixel_strips` checks it."""
     capacity = _capacity(hardware.buffers.output_bytes, hardware)
     return span[1] - span[0] == 1 or _held_output_bytes(tiles, span, 1, hardware) <= capacity
 
