@@ -88,8 +88,12 @@ def check_network(network: Network) -> None:
     """
     _require(bool(network.tensors), "network.tensors", "must hold at least one tensor", "none")
     _require(bool(network.layers), "network.layers", "must hold at least one layer", "none")
+    tensor_names: set[str] = set()
     for index, tensor in enumerate(network.tensors):
-        _check_tensor(f"tensors[{index}] {tensor.name!r}", tensor)
+        place = f"tensors[{index}] {tensor.name!r}"
+        _require(tensor.name not in tensor_names, f"{place} name", "must be unique", "used before")
+        tensor_names.add(tensor.name)
+        _check_tensor(place, tensor)
     _check_order(network)
     for index, layer in enumerate(network.layers):
         place = f"layers[{index}] {layer.name!r} ({layer.op})"
@@ -139,7 +143,7 @@ def _check_order(network: Network) -> None:
             f"must be one of {', '.join(OP_NAMES.values())}",
             type(layer).__name__,
         )
-        _require(layer.name not in names, f"{place} name", "must be unique", repr(layer.name))
+        _require(layer.name not in names, f"{place} name", "must be unique", "used before")
         names.add(layer.name)
         _check_indices(f"{place} inputs", layer.inputs, count)
         _check_indices(f"{place} outputs", layer.outputs, count)

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import struct
 import tempfile
 import types
 import typing
@@ -77,8 +78,9 @@ def save_network(network: Network, path: str | Path) -> None:
     check_network(network)
     arrays: dict[str, Array] = {}
     document = {"schema": SCHEMA} | _encode(network, "", arrays)
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode()
-    save_arrays({DOCUMENT: np.frombuffer(text, dtype=np.uint8)} | arrays, path)
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    _require_unicode(text, "names")
+    save_arrays({DOCUMENT: np.frombuffer(text.encode(), dtype=np.uint8)} | arrays, path)
 
 
 def load_network(path: str | Path) -> Network:
@@ -130,16 +132,19 @@ def save_arrays(arrays: Mapping[str, Array], path: str | Path) -> None:
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **arrays)
     try:
-        _replace(path, content.getvalue())
-    except OSError as error:
+        _replace(path.resolve(), content.getvalue())
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
         raise OutputError(
-            f"{path} cannot be written ({error.strerror}); name a folder that exists, "
+            f"{path} cannot be written ({reason}); name a file in a folder that exists, "
             "that you may write to, and that has room."
         ) from None
 
 
 def _replace(path: Path, content: bytes) -> None:
     """Put `content` where `path` is; whatever happens on the way, no half file is left."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a regular file")
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -214,6 +219,8 @@ def _decode_scalar(value: Any, hint: Any, place: str) -> Any:
         _require(INT64.min <= value <= INT64.max, place, "must fit 64 bits", value)
     if hint is float:
         _require(isfinite(value), place, "must be finite", value)
+    if hint is str:
+        _require_unicode(value, place)
     return value
 
 
@@ -270,7 +277,7 @@ def _field_types(cls: type) -> dict[str, Any]:
 
 def _require_known(key: str, known: Mapping[str, Any], place: str) -> None:
     if key not in known:
-        nearest = get_close_matches(key, known, n=1, cutoff=0.0)
+        nearest = get_close_matches(key[:80], known, n=1, cutoff=0.0)
         raise ModelError(
             f"{_join(place, _shown(key))} is not a key of {SCHEMA}; did you mean {nearest[0]}?"
         )
@@ -307,6 +314,19 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # -- the container ---------------------------------------------------------------------------------
 
 
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+"""What `zipfile` raises on damaged archives."""
+
+
 def _read_members(path: Path) -> dict[str, Array]:
     """Every array of an .npz, its declared sizes checked before anything is unpacked."""
     try:
@@ -317,14 +337,7 @@ def _read_members(path: Path) -> dict[str, Array]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelError(f"cannot be read ({reason}); name a file that exists.") from None
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        RuntimeError,
-    ):
+    except _DAMAGE:
         raise ModelError(
             "is not an intact .npz archive; write or copy the file again, or name another."
         ) from None
@@ -378,6 +391,15 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
 def _require(holds: bool, place: str, rule: str, value: object) -> None:
     if not holds:
         raise ModelError(f"{place} {rule}, not {_shown(value)}; write the file with save_network.")
+
+
+def _require_unicode(text: str, place: str) -> None:
+    """Refuse halves of surrogate pairs, which JSON can spell and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise ModelError(f"{place} must be Unicode text, not {half!r}; choose another.") from None
 
 
 def _shown(value: object) -> str:
