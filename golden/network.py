@@ -1,17 +1,18 @@
 """The network that every level of Napier shares: tensors, layers, and how each layer rounds.
 
-Only data lives here. `golden.operators` computes with it, `simulator` times it, `rtl_models` feeds it
-to Verilog; none of them share arithmetic.
+Only data lives here. `golden.operators` computes with it, `simulator` times it, `rtl_models` feeds
+it to Verilog; none of them share arithmetic.
 
 Conventions
 -----------
 * Tensors are NHWC integer codes; real = scale * (code - zero_point).
-* Convolution weights are (out_channels, kernel_height, kernel_width, in_channels / groups); depthwise
-  convolution is a convolution with groups == in_channels, its output channel c reads input channel
-  c // multiplier. Fully connected weights are (out_features, in_features).
-* The accumulator of a layer is sum over k of (w[k] - weight_zero_point) * (x[k] - input_zero_point),
-  k running over (kernel_y, kernel_x, in_channel), in_channel fastest; padded taps add nothing. The bias
-  is added afterwards, then `Requantization`, the output zero point, and the activation clamp.
+* Convolution weights are (out_channels, kernel_height, kernel_width, in_channels / groups);
+  depthwise convolution is a convolution with groups == in_channels, its output channel c reads
+  input channel c // multiplier. Fully connected weights are (out_features, in_features).
+* The accumulator of a layer is the sum over k of
+  (w[k] - weight_zero_point) * (x[k] - input_zero_point), k running over
+  (kernel_y, kernel_x, in_channel), in_channel fastest; padded taps add nothing. The bias is added
+  afterwards, then `Requantization`, the output zero point, and the activation clamp.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rounding = Literal["double", "single", "multiplier16", "shift_half_up", "shift_half_even"]
-"""How an accumulator is brought to the output scale (exact integer rules, see `golden.arithmetic`).
+"""How an accumulator is brought to the output scale (exact rules, see `golden.arithmetic`).
 
-* ``double``: gemmlowp / TensorFlow Lite reference: a rounding doubling high multiply (ties up), then a
-  rounding right shift (ties away from zero).
+* ``double``: gemmlowp / TensorFlow Lite reference: a rounding doubling high multiply (ties up),
+  then a rounding right shift (ties away from zero).
 * ``single``: one rounding, half up: (acc * m + 2**(30 - shift)) >> (31 - shift).
 * ``multiplier16``: 64-bit accumulators; the multiplier is first reduced to 16 bits.
 * ``shift_half_up``, ``shift_half_even``: power-of-two scale; only `shift` is used.
@@ -52,7 +53,7 @@ class Tensor:
     ----------
     name : str
     shape : tuple of int
-        NHWC for images, batch first always; the batch is 1 in a stored network and free at run time.
+        NHWC for images, batch first always; it is 1 in a stored network and free at run time.
     dtype : str
         A key of `DTYPES`.
     scale : float or None
@@ -76,8 +77,8 @@ class Requantization:
     multiplier : (C,) int32 array
         Q0.31 multipliers; C is 1 (per tensor) or the number of output channels.
     shift : (C,) int32 array
-        TensorFlow Lite's sense: positive shifts left. For the ``shift_*`` rules it is minus the number of
-        bits dropped.
+        TensorFlow Lite's sense: positive shifts left. For the ``shift_*`` rules it is minus the
+        number of bits dropped.
     rounding : Rounding
     """
 
@@ -125,7 +126,7 @@ class WeightedLayer(Layer):
     Parameters
     ----------
     weights : integer array
-        Codes as stored (int8, or uint8 with `weight_zero_point`); see the module docstring for shapes.
+        Codes as stored (int8, or uint8 with `weight_zero_point`); shapes: module docstring.
     weight_bits : int
         Width of the stored codes: 2 to 8 or 16.
     weight_zero_point : int
@@ -150,7 +151,7 @@ class WeightedLayer(Layer):
 
 @dataclass(frozen=True)
 class Conv2D(WeightedLayer):
-    """2-D convolution; depthwise where groups == in_channels > 1 or flagged by `DepthwiseConv2D`."""
+    """2-D convolution; depthwise where groups == in_channels > 1, or a `DepthwiseConv2D`."""
 
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
@@ -237,8 +238,8 @@ class Mul(Layer):
 class Concat(Layer):
     """Concatenation along `axis`; all inputs have the output's scale and zero point.
 
-    TensorFlow Lite's uint8 concatenation may rescale; then `rescale` holds, per input, the scale and
-    zero point it starts from (see `golden.operators.concat`).
+    TensorFlow Lite's uint8 concatenation may rescale; then `rescale` holds, per input, the scale
+    and zero point it starts from (see `golden.operators.concat`).
     """
 
     axis: int
@@ -247,7 +248,7 @@ class Concat(Layer):
 
 @dataclass(frozen=True)
 class Pad(Layer):
-    """Constant padding: `paddings[axis] = (before, after)`, filled with `value` (an integer code)."""
+    """Constant padding: `paddings[axis] = (before, after)`, filled with the code `value`."""
 
     paddings: tuple[tuple[int, int], ...]
     value: int
