@@ -216,11 +216,13 @@ def lint(tool: str, top: str, parameters: Mapping[str, int] | None = None) -> st
         command = ["--lint-only", "-Wall", "--top-module", top, *overrides, *files]
         return _complaints("verilator", command)
     if tool == "yosys":
-        overrides = [f"-chparam {name} {value}" for name, value in settings]
         quoted = " ".join(f'"{file}"' for file in files)
+        # `hierarchy -chparam` stumbles over a value that is the default; `chparam` does not.
+        overrides = " ".join(f"-set {name} {value}" for name, value in settings)
         script = (
-            f"read_verilog -sv {quoted}; hierarchy -check -top {top} {' '.join(overrides)}; proc;"
-            " check -assert; select -assert-none t:$dlatch t:$adlatch t:$dlatchsr"
+            f"read_verilog -sv {quoted}; {f'chparam {overrides} {top};' if settings else ''}"
+            f" hierarchy -check -top {top}; proc; check -assert;"
+            " select -assert-none t:$dlatch t:$adlatch t:$dlatchsr"
         )
         return _complaints("yosys", ["-q", "-p", script])
     raise ValueError(f"no lint tool {tool!r}; use iverilog, verilator or yosys")
