@@ -46,7 +46,7 @@ Array = NDArray[Any]
 
 _CLASSES = {op: layer_class for layer_class, op in OP_NAMES.items()}
 
-_DTYPES = {"|i1": np.int8, "|u1": np.uint8, "<i2": np.int16, "<i4": np.int32, "<i8": np.int64}
+_DTYPES = ("|i1", "|u1", "<i2", "<i4", "<i8")
 
 _NPY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(?P<length>..)"
@@ -371,7 +371,8 @@ def _member_name(filename: str) -> str:
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
     """One .npy member; a header that NumPy would not write for integers is refused, pickles too."""
     place = f"member {member.filename!r}"
-    content = archive.read(member)
+    with archive.open(member) as file:
+        content = file.read(member.file_size)  # a bare read would unpack more than is declared
     header = _NPY_HEADER.match(content)
     if header is None or header.end() != 10 + int.from_bytes(header["length"], "little"):
         raise ModelError(
@@ -380,12 +381,12 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
         )
     name = header["dtype"].decode()
     _require(name in _DTYPES, place, f"must be one of {', '.join(_DTYPES)}", name)
-    dtype = np.dtype(_DTYPES[name])
+    dtype = np.dtype(name)
     shape = tuple(int(size) for size in header["shape"].split(b",") if size)
     size_bytes = len(content) - header.end()
     expected_bytes = prod(shape) * dtype.itemsize
     _require(size_bytes == expected_bytes, place, f"must hold {expected_bytes} bytes", size_bytes)
-    return np.frombuffer(content, dtype.newbyteorder("<"), offset=header.end()).reshape(shape)
+    return np.frombuffer(content, dtype, offset=header.end()).reshape(shape)
 
 
 def _require(holds: bool, place: str, rule: str, value: object) -> None:
@@ -404,5 +405,6 @@ def _require_unicode(text: str, place: str) -> None:
 
 def _shown(value: object) -> str:
     """Word a value for a message: cut where it is long, on one line."""
-    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    plain = isinstance(value, np.dtype) or (isinstance(value, str) and value.isprintable())
+    text = str(value) if plain else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
