@@ -22,3 +22,11 @@ def jit(function: F) -> F:
         return cast(F, numba.njit(cache=True)(function))
     except RuntimeError:
         return cast(F, numba.njit(function))
+
+
+def jit_parallel(function: F) -> F:
+    """`jit` for a kernel whose outer `numba.prange` loop runs on all threads."""
+    try:
+        return cast(F, numba.njit(cache=True, parallel=True)(function))
+    except RuntimeError:
+        return cast(F, numba.njit(parallel=True)(function))
