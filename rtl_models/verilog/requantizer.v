@@ -95,13 +95,15 @@ module requantizer #(
   wire signed [31:0] multiplier16 = in_multiplier >= 32'sh7fff0000 ? 32'sh7fff :
       (in_multiplier + 32'sh8000) >>> 16;
 
+  wire [7:0] right_amount = in_shift[7] ? -in_shift : 8'd0;
+
   logic signed [31:0] factor_d, factor_q;
   logic [7:0] amount_d;
   logic [5:0] amount_q, amount_q2;
 
   always_comb begin
     factor_d = 32'sd1;
-    amount_d = in_shift[7] ? -in_shift : 8'd0;
+    amount_d = right_amount;
     case (cfg_rounding)
       DOUBLE:  factor_d = in_multiplier;
       SINGLE: begin

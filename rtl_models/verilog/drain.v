@@ -1,0 +1,295 @@
+`default_nettype none
+
+// Reads a tile's results from the shadow registers, requantizes them and writes the codes.
+//
+// A fire in cycle t makes its N results ready in cycles t+3 .. t+2+N, column by column and within a
+// column groups of LANES rows from row 0; N = columns of the tile * ROWS / LANES (rule D2). The
+// next fire is N cycles later at the earliest (`handoff_ready`, rule D1). A result read in cycle u
+// is written in cycle u+4 (rule D3). Rows without a pixel write nothing and count nothing (D4).
+//
+//   port          meaning
+//   fire          a tile ends in this cycle and its results are to be drained
+//   fire_results  N of that tile
+//   param_word    parameter memory's output: {bias[POST_W], multiplier[32], shift[8]} (rule M5)
+//   out_write     bit r*FEED+f: bank r writes lane f at out_addr
+//   out_data      bank r writes code r mod LANES, at [(r mod LANES)*CODE_W]
+//   finished      the last write of the run is in this cycle
+//
+// model: simulator.stepped; rules D1 to D4.
+module drain #(
+    parameter integer ROWS         = 4,
+    parameter integer COLS         = 4,
+    parameter integer FEED         = 1,
+    parameter integer LANES        = 1,   // requantizers, a divisor of ROWS
+    parameter integer CODE_W       = 8,   // output codes
+    parameter integer RESULT_W     = 32,
+    parameter integer EVENTS_W     = 16,
+    parameter integer POST_W       = 32,  // accumulator plus bias
+    parameter integer PARAM_ADDR_W = 10,
+    parameter integer OUT_ADDR_W   = 10,
+    parameter integer TILE_W       = 16,
+    // derived
+    parameter integer COL_W        = COLS > 1 ? $clog2(COLS) : 1,
+    parameter integer RESULTS_W    = $clog2(COLS * (ROWS / LANES) + 1)
+) (
+    input wire clk,
+    input wire rst,
+    input wire flush,
+
+    // configuration, see layer_engine
+    input wire        [      TILE_W-1:0] cfg_pixel_tiles,
+    input wire        [      TILE_W-1:0] cfg_channel_tiles,
+    input wire        [   RESULTS_W-1:0] cfg_results,
+    input wire        [   RESULTS_W-1:0] cfg_results_last,
+    input wire        [PARAM_ADDR_W-1:0] cfg_parameter_base,
+    input wire        [  OUT_ADDR_W-1:0] cfg_output_base,
+    input wire        [  OUT_ADDR_W-1:0] cfg_out_words,
+    input wire        [             2:0] cfg_rounding,
+    input wire signed [        CODE_W:0] cfg_output_zero_point,
+    input wire signed [        CODE_W:0] cfg_minimum,
+    input wire signed [        CODE_W:0] cfg_maximum,
+
+    // control
+    input  wire                 begin_run,
+    input  wire                 fire,
+    input  wire [RESULTS_W-1:0] fire_results,
+    output wire                 handoff_ready,
+    output wire                 finished,
+
+    // which rows of the drained tile hold a pixel
+    input  wire [ROWS-1:0] pixel_exists,
+    output wire            pixel_load,
+    output wire            pixel_advance,
+
+    // shadow registers
+    output wire [        COL_W-1:0] result_col,
+    input  wire [ROWS*RESULT_W-1:0] result,
+    input  wire [         ROWS-1:0] result_overflow,
+    input  wire [ROWS*EVENTS_W-1:0] result_events,
+
+    // parameter memory
+    output wire                    param_read,
+    output wire [PARAM_ADDR_W-1:0] param_addr,
+    input  wire [   POST_W+40-1:0] param_word,
+
+    // output memory
+    output wire [   ROWS*FEED-1:0] out_write,
+    output wire [  OUT_ADDR_W-1:0] out_addr,
+    output wire [LANES*CODE_W-1:0] out_data,
+
+    // overflow of the run so far
+    output wire [31:0] overflow_events,
+    output wire [31:0] overflow_outputs
+);
+  localparam integer GROUPS = ROWS / LANES;
+  localparam integer GROUP_W = GROUPS > 1 ? $clog2(GROUPS) : 1;
+  localparam integer LANE_LOG = $clog2(FEED);
+  localparam integer LANE_W = FEED > 1 ? LANE_LOG : 1;
+  localparam [GROUP_W-1:0] LAST_GROUP = GROUP_W'(GROUPS - 1);
+  localparam [PARAM_ADDR_W-1:0] LANE_MASK = PARAM_ADDR_W'(FEED - 1);
+
+  initial begin
+    if (LANES < 1 || ROWS % LANES != 0) begin
+      $fatal(1, "LANES=%0d must divide ROWS=%0d", LANES, ROWS);
+    end
+  end
+
+  // D1: results of the last fire that are not yet read
+  logic [RESULTS_W-1:0] handoff_count_q;
+  assign handoff_ready = handoff_count_q == '0;
+
+  always_ff @(posedge clk) begin
+    if (rst || flush) handoff_count_q <= '0;
+    else if (fire) handoff_count_q <= fire_results - 1'b1;
+    else if (!handoff_ready) handoff_count_q <= handoff_count_q - 1'b1;
+  end
+
+  // D2: reading. The shadow registers are filled two cycles after the fire.
+  logic fire_q, fire_q2;
+  logic reading_q;
+  logic [RESULTS_W-1:0] index_q;
+  logic [COL_W-1:0] col_q;
+  logic [GROUP_W-1:0] group_q;
+
+  wire pixel_last, channel_last;
+  wire [RESULTS_W-1:0] results = channel_last ? cfg_results_last : cfg_results;
+  wire col_end = group_q == LAST_GROUP;
+  wire tile_end = reading_q && index_q == results - 1'b1;
+
+  always_ff @(posedge clk) begin
+    if (rst || flush) begin
+      fire_q    <= 1'b0;
+      fire_q2   <= 1'b0;
+      reading_q <= 1'b0;
+    end else begin
+      fire_q  <= fire;
+      fire_q2 <= fire_q;
+      if (fire_q2 || tile_end) reading_q <= fire_q2;
+    end
+    if (fire_q2) begin
+      index_q <= '0;
+      col_q   <= '0;
+      group_q <= '0;
+    end else if (reading_q) begin
+      index_q <= index_q + 1'b1;
+      group_q <= col_end ? '0 : group_q + 1'b1;
+      if (col_end) col_q <= col_q + 1'b1;
+    end
+  end
+
+  tile_counter #(
+      .TILE_W(TILE_W)
+  ) u_tile (
+      .clk              (clk),
+      .cfg_pixel_tiles  (cfg_pixel_tiles),
+      .cfg_channel_tiles(cfg_channel_tiles),
+      .load             (begin_run),
+      .advance          (tile_end),
+      .pixel_last       (pixel_last),
+      .channel_last     (channel_last)
+  );
+
+  assign pixel_load = begin_run || tile_end && pixel_last;
+  assign pixel_advance = tile_end;
+  assign result_col = col_q;
+
+  // Channel of the column being read, and where its codes go
+  logic [PARAM_ADDR_W-1:0] channel_q;
+  logic [PARAM_ADDR_W-1:0] first_channel_q;  // of the channel tile
+  logic [OUT_ADDR_W-1:0] tile_base_q;
+  wire [PARAM_ADDR_W-1:0] following = channel_q + 1'b1;
+
+  assign param_read = reading_q;
+  assign param_addr = cfg_parameter_base + channel_q;
+
+  always_ff @(posedge clk) begin
+    if (begin_run) begin
+      channel_q       <= '0;
+      first_channel_q <= '0;
+    end else if (tile_end) begin
+      channel_q <= pixel_last ? following : first_channel_q;
+      if (pixel_last) first_channel_q <= following;
+    end else if (reading_q && col_end) begin
+      channel_q <= following;
+    end
+    if (pixel_load) tile_base_q <= cfg_output_base;
+    else if (pixel_advance) tile_base_q <= tile_base_q + cfg_out_words;
+  end
+
+  // The group of rows being read, and its overflow
+  logic [LANES*RESULT_W-1:0] group_result;
+  logic [LANES*EVENTS_W-1:0] group_events;
+  logic [LANES-1:0] group_overflow, group_exists;
+
+  always_comb begin
+    group_result   = '0;
+    group_events   = '0;
+    group_overflow = '0;
+    group_exists   = '0;
+    for (int g = 0; g < GROUPS; g++) begin
+      if (group_q == GROUP_W'(g)) begin
+        group_result   = result[g*LANES*RESULT_W+:LANES*RESULT_W];
+        group_events   = result_events[g*LANES*EVENTS_W+:LANES*EVENTS_W];
+        group_overflow = result_overflow[g*LANES+:LANES];
+        group_exists   = pixel_exists[g*LANES+:LANES];
+      end
+    end
+  end
+
+  logic [31:0] events_sum, outputs_sum;
+  logic [31:0] overflow_events_q, overflow_outputs_q;
+
+  always_comb begin
+    events_sum  = '0;
+    outputs_sum = '0;
+    for (int i = 0; i < LANES; i++) begin
+      if (group_exists[i]) begin
+        events_sum  = events_sum + 32'(group_events[i*EVENTS_W+:EVENTS_W]);
+        outputs_sum = outputs_sum + 32'(group_overflow[i]);
+      end
+    end
+  end
+
+  always_ff @(posedge clk) begin
+    if (rst || flush) begin
+      overflow_events_q  <= '0;
+      overflow_outputs_q <= '0;
+    end else if (reading_q) begin
+      overflow_events_q  <= overflow_events_q + events_sum;
+      overflow_outputs_q <= overflow_outputs_q + outputs_sum;
+    end
+  end
+
+  assign overflow_events  = overflow_events_q;
+  assign overflow_outputs = overflow_outputs_q;
+
+  // D3: requantization, and beside it where the codes go
+  localparam integer PLACE_W = 1 + LANES + GROUP_W + LANE_W + OUT_ADDR_W;
+
+  logic accs_valid_q;
+  logic [LANES*RESULT_W-1:0] accs_q;
+  logic [PLACE_W-1:0] place_q, place_q2, place_q3, place_q4;
+  wire run_end = tile_end && pixel_last && channel_last;
+  wire [LANE_W-1:0] lane = LANE_W'(channel_q & LANE_MASK);
+  wire [OUT_ADDR_W-1:0] word_addr = tile_base_q + OUT_ADDR_W'(channel_q >> LANE_LOG);
+
+  always_ff @(posedge clk) begin
+    if (rst || flush) accs_valid_q <= 1'b0;
+    else accs_valid_q <= reading_q;
+    accs_q   <= group_result;
+    place_q  <= {run_end, group_exists, group_q, lane, word_addr};
+    place_q2 <= place_q;
+    place_q3 <= place_q2;
+    place_q4 <= place_q3;
+  end
+
+  wire signed [POST_W-1:0] bias;
+  wire signed [31:0] multiplier;
+  wire signed [7:0] shift;
+  assign {bias, multiplier, shift} = param_word;
+
+  wire unused_ready;  // nothing stalls the pipeline
+  wire codes_valid;
+
+  requantizer #(
+      .LANES (LANES),
+      .ACC_W (RESULT_W),
+      .POST_W(POST_W),
+      .OUT_W (CODE_W)
+  ) u_requantizer (
+      .clk           (clk),
+      .rst           (rst || flush),
+      .cfg_rounding  (cfg_rounding),
+      .cfg_zero_point(cfg_output_zero_point),
+      .cfg_minimum   (cfg_minimum),
+      .cfg_maximum   (cfg_maximum),
+      .in_valid      (accs_valid_q),
+      .in_ready      (unused_ready),
+      .in_acc        (accs_q),
+      .in_bias       (bias),
+      .in_multiplier (multiplier),
+      .in_shift      (shift),
+      .out_valid     (codes_valid),
+      .out_ready     (1'b1),
+      .out_code      (out_data)
+  );
+
+  wire write_end;
+  wire [LANES-1:0] write_rows;
+  wire [GROUP_W-1:0] write_group;
+  wire [LANE_W-1:0] write_lane;
+  assign {write_end, write_rows, write_group, write_lane, out_addr} = place_q4;
+  assign finished = codes_valid && write_end;
+
+  genvar row, f;
+  generate
+    for (row = 0; row < ROWS; row = row + 1) begin : g_row
+      for (f = 0; f < FEED; f = f + 1) begin : g_lane
+        assign out_write[row*FEED+f] = codes_valid && write_rows[row%LANES] &&
+            write_group == GROUP_W'(row / LANES) && write_lane == LANE_W'(f);
+      end
+    end
+  endgenerate
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,435 @@
+`default_nettype none
+
+// Runs a weighted layer, or a pass of one: feeds the array, drains and requantizes its results.
+//
+// `start` is sampled while `busy` is low (cycle 0); the configuration is stable from there to `done`.
+// A run whose last fire is in cycle t takes t + N + 7 cycles, N being the result cycles of its last
+// tile; with cfg_drain = 0 it is one tile, keeps its accumulators and takes t + 1 (rules E1 to E4).
+// `done` is high in the last cycle; the counters are final from the cycle after it to the next start.
+// Every cycle has one cause (rule E5): cycles = compute + fill + stall_feed + drain.
+// Synchronous reset at any time; it also clears the accumulators.
+//
+// Memories are synchronous: an address and read enable of cycle t give data in cycle t + 1, which
+// hold while the enable is low (section 2 of docs/microarchitecture.md tells what they hold).
+//
+//   configuration         meaning (rules in brackets)
+//   cfg_pixel_tiles       pixel tiles of the run, at least 1 (M1)
+//   cfg_channel_tiles     channel tiles of the run, at least 1
+//   cfg_results           result cycles of a full channel tile: COLS * ROWS / LANES (D1)
+//   cfg_results_last      result cycles of the last channel tile
+//   cfg_feed_base, cfg_stream_base, cfg_parameter_base, cfg_activation_base, cfg_output_base
+//                         first address of the run in each memory
+//   cfg_in_words          words of FEED input channels of a pixel (M2)
+//   cfg_out_words         words of FEED output channels of a pixel (M6)
+//   cfg_start_y .. cfg_end_x, cfg_height, cfg_width
+//                         image geometry, see pixel_walker; size of the input image (F4)
+//   cfg_input_signed      input codes are two's complement
+//   cfg_input_zero_point, cfg_output_zero_point
+//   cfg_rounding, cfg_minimum, cfg_maximum
+//                         see requantizer; the clamp of the output codes
+//   cfg_drain             0: keep the accumulators at the end of the run (E4)
+//
+// model: simulator.stepped; rules E1 to E5.
+module layer_engine #(
+    // array
+    parameter integer ROWS          = 4,
+    parameter integer COLS          = 4,
+    parameter integer FEED          = 1,
+    parameter integer DEPTH         = 1,
+    parameter integer PE_KIND       = 0,   // 0 mac, 1 shift_add, 2 ternary
+    parameter integer TERMS         = 1,
+    parameter integer CODE_W        = 8,   // activation codes
+    parameter integer WEIGHT_W      = 9,   // weight minus zero point
+    parameter integer SHIFT_W       = 4,
+    parameter integer ADV_W         = 4,
+    parameter integer ACC_BITS      = 32,
+    parameter integer SATURATE      = 0,
+    parameter integer EVENTS_W      = 16,
+    parameter integer SPILL         = 0,
+    parameter integer WIDE_BITS     = 32,
+    // post-processor
+    parameter integer LANES         = 1,
+    parameter integer POST_W        = 32,
+    // memories and loops
+    parameter integer FEED_ADDR_W   = 10,
+    parameter integer ACT_ADDR_W    = 10,
+    parameter integer STREAM_ADDR_W = 10,
+    parameter integer PARAM_ADDR_W  = 10,
+    parameter integer OUT_ADDR_W    = 10,
+    parameter integer TAP_W         = 8,
+    parameter integer COORD_W       = 20,
+    parameter integer TILE_W        = 16,
+    // derived
+    parameter integer X_W           = CODE_W + 1,
+    parameter integer LANE_W        = FEED > 1 ? $clog2(FEED) : 1,
+    parameter integer ENTRY_CODE_W  = PE_KIND == 0 ? WEIGHT_W :
+                                      PE_KIND == 1 ? TERMS * (2 + SHIFT_W) : 2,
+    parameter integer ENTRY_W       = 1 + ADV_W + LANE_W + ENTRY_CODE_W,
+    parameter integer ROT_W         = ROWS > 1 ? $clog2(ROWS) : 1,
+    parameter integer FEED_WORD_W   = 2 + ACT_ADDR_W + ROT_W + 2 * TAP_W,
+    parameter integer PARAM_W       = POST_W + 40,
+    parameter integer RESULTS_W     = $clog2(COLS * (ROWS / LANES) + 1)
+) (
+    input wire clk,
+    input wire rst,
+
+    // control
+    input  wire start,
+    output wire busy,
+    output wire done,
+
+    // configuration
+    input wire        [       TILE_W-1:0] cfg_pixel_tiles,
+    input wire        [       TILE_W-1:0] cfg_channel_tiles,
+    input wire        [    RESULTS_W-1:0] cfg_results,
+    input wire        [    RESULTS_W-1:0] cfg_results_last,
+    input wire        [  FEED_ADDR_W-1:0] cfg_feed_base,
+    input wire        [STREAM_ADDR_W-1:0] cfg_stream_base,
+    input wire        [ PARAM_ADDR_W-1:0] cfg_parameter_base,
+    input wire        [   ACT_ADDR_W-1:0] cfg_activation_base,
+    input wire        [   OUT_ADDR_W-1:0] cfg_output_base,
+    input wire        [   ACT_ADDR_W-1:0] cfg_in_words,
+    input wire        [   OUT_ADDR_W-1:0] cfg_out_words,
+    input wire        [ ROWS*COORD_W-1:0] cfg_start_y,
+    input wire        [ ROWS*COORD_W-1:0] cfg_start_x,
+    input wire signed [      COORD_W-1:0] cfg_step_y,
+    input wire signed [      COORD_W-1:0] cfg_step_x,
+    input wire signed [      COORD_W-1:0] cfg_row_y,
+    input wire signed [      COORD_W-1:0] cfg_wrap_x,
+    input wire signed [      COORD_W-1:0] cfg_pitch_x,
+    input wire signed [      COORD_W-1:0] cfg_end_y,
+    input wire signed [      COORD_W-1:0] cfg_end_x,
+    input wire signed [      COORD_W-1:0] cfg_height,
+    input wire signed [      COORD_W-1:0] cfg_width,
+    input wire                            cfg_input_signed,
+    input wire signed [         CODE_W:0] cfg_input_zero_point,
+    input wire signed [         CODE_W:0] cfg_output_zero_point,
+    input wire        [              2:0] cfg_rounding,
+    input wire signed [         CODE_W:0] cfg_minimum,
+    input wire signed [         CODE_W:0] cfg_maximum,
+    input wire                            cfg_drain,
+
+    // feed memory
+    output wire                   feed_read,
+    output wire [FEED_ADDR_W-1:0] feed_addr,
+    input  wire [FEED_WORD_W-1:0] feed_word,
+
+    // activation banks: bank b's address at [b*ACT_ADDR_W], its lane f at [(b*FEED+f)*CODE_W]
+    output wire                        act_read,
+    output wire [ ROWS*ACT_ADDR_W-1:0] act_addr,
+    input  wire [ROWS*FEED*CODE_W-1:0] act_code,
+
+    // stream memories, one a column: {last, advance, lane, code}
+    output wire [              COLS-1:0] stream_read,
+    output wire [COLS*STREAM_ADDR_W-1:0] stream_addr,
+    input  wire [      COLS*ENTRY_W-1:0] stream_entry,
+
+    // parameter memory: {bias, multiplier, shift}
+    output wire                    param_read,
+    output wire [PARAM_ADDR_W-1:0] param_addr,
+    input  wire [     PARAM_W-1:0] param_word,
+
+    // output banks: bit r*FEED+f writes lane f of bank r with code r mod LANES
+    output wire [   ROWS*FEED-1:0] out_write,
+    output wire [  OUT_ADDR_W-1:0] out_addr,
+    output wire [LANES*CODE_W-1:0] out_data,
+
+    // counters of the run
+    output wire [31:0] cycles,
+    output wire [31:0] compute_cycles,
+    output wire [31:0] fill_cycles,
+    output wire [31:0] stall_feed_cycles,
+    output wire [31:0] drain_cycles,
+    output wire [31:0] overflow_events,
+    output wire [31:0] overflow_outputs
+);
+  localparam integer RESULT_W = SPILL > 0 ? WIDE_BITS : ACC_BITS;
+  localparam integer COL_W = COLS > 1 ? $clog2(COLS) : 1;
+  localparam [1:0] FILL_CYCLES = 2'd3;
+
+  initial begin
+    if (CODE_W != 8 && CODE_W != 16) $fatal(1, "CODE_W=%0d must be 8 or 16", CODE_W);
+    if (RESULT_W > POST_W) $fatal(1, "results of %0d bits exceed POST_W=%0d", RESULT_W, POST_W);
+    if (COORD_W <= TAP_W) $fatal(1, "COORD_W=%0d must exceed TAP_W=%0d", COORD_W, TAP_W);
+  end
+
+  // Sequence: idle, fill, run, ended (after the last fire), done
+  logic busy_q, begin_q, ended_q, done_q;
+  logic [1:0] fill_q;  // 1..3 in cycles 1..3, then 0
+  wire accept = start && !busy_q;
+  wire fire, fire_last, finished;
+
+  assign busy = busy_q;
+  assign done = done_q;
+
+  always_ff @(posedge clk) begin
+    if (rst) begin
+      busy_q  <= 1'b0;
+      begin_q <= 1'b0;
+      ended_q <= 1'b0;
+      done_q  <= 1'b0;
+      fill_q  <= '0;
+    end else begin
+      begin_q <= accept;
+      done_q  <= finished || fire_last && !cfg_drain;
+      if (accept || done_q) busy_q <= accept;
+      if (accept || fire_last) ended_q <= fire_last;
+      if (accept) fill_q <= 2'd1;
+      else if (fill_q != '0) fill_q <= fill_q == FILL_CYCLES ? '0 : fill_q + 1'b1;
+    end
+  end
+
+  // E5: counters
+  wire issue_any, all_done;
+  logic [31:0] compute_q, fill_count_q, stall_feed_q, drain_q;
+  wire filling = fill_q != '0;
+
+  always_ff @(posedge clk) begin
+    if (rst || accept) begin
+      compute_q    <= '0;
+      fill_count_q <= '0;
+      stall_feed_q <= '0;
+      drain_q      <= '0;
+    end else if (busy_q) begin
+      if (filling) fill_count_q <= fill_count_q + 1'b1;
+      else if (issue_any) compute_q <= compute_q + 1'b1;
+      else if (ended_q || all_done) drain_q <= drain_q + 1'b1;
+      else stall_feed_q <= stall_feed_q + 1'b1;
+    end
+  end
+
+  assign compute_cycles    = compute_q;
+  assign fill_cycles       = fill_count_q;
+  assign stall_feed_cycles = stall_feed_q;
+  assign drain_cycles      = drain_q;
+  assign cycles            = compute_q + fill_count_q + stall_feed_q + drain_q;
+
+  // The tile being computed
+  wire pixel_last, channel_last;
+  assign fire_last = fire && pixel_last && channel_last;
+
+  tile_counter #(
+      .TILE_W(TILE_W)
+  ) u_tile (
+      .clk              (clk),
+      .cfg_pixel_tiles  (cfg_pixel_tiles),
+      .cfg_channel_tiles(cfg_channel_tiles),
+      .load             (begin_q),
+      .advance          (fire),
+      .pixel_last       (pixel_last),
+      .channel_last     (channel_last)
+  );
+
+  // Feeder and the coordinates of the tile that it feeds
+  wire feed_valid, feed_ready;
+  wire [ROWS*FEED*X_W-1:0] feed_data;
+  wire [ROWS*COORD_W-1:0] feed_y, feed_x;
+  wire [ROWS-1:0] feed_exists;
+  wire feed_load, feed_advance;
+
+  pixel_walker #(
+      .ROWS   (ROWS),
+      .COORD_W(COORD_W)
+  ) u_feed_pixels (
+      .clk        (clk),
+      .cfg_start_y(cfg_start_y),
+      .cfg_start_x(cfg_start_x),
+      .cfg_step_y (cfg_step_y),
+      .cfg_step_x (cfg_step_x),
+      .cfg_row_y  (cfg_row_y),
+      .cfg_wrap_x (cfg_wrap_x),
+      .cfg_pitch_x(cfg_pitch_x),
+      .cfg_end_y  (cfg_end_y),
+      .cfg_end_x  (cfg_end_x),
+      .load       (feed_load),
+      .advance    (feed_advance),
+      .y          (feed_y),
+      .x          (feed_x),
+      .exists     (feed_exists)
+  );
+
+  feeder #(
+      .ROWS       (ROWS),
+      .FEED       (FEED),
+      .CODE_W     (CODE_W),
+      .FEED_ADDR_W(FEED_ADDR_W),
+      .ACT_ADDR_W (ACT_ADDR_W),
+      .TAP_W      (TAP_W),
+      .COORD_W    (COORD_W),
+      .TILE_W     (TILE_W)
+  ) u_feeder (
+      .clk                (clk),
+      .rst                (rst),
+      .flush              (accept),
+      .cfg_pixel_tiles    (cfg_pixel_tiles),
+      .cfg_channel_tiles  (cfg_channel_tiles),
+      .cfg_feed_base      (cfg_feed_base),
+      .cfg_activation_base(cfg_activation_base),
+      .cfg_in_words       (cfg_in_words),
+      .cfg_zero_point     (cfg_input_zero_point),
+      .cfg_signed         (cfg_input_signed),
+      .cfg_height         (cfg_height),
+      .cfg_width          (cfg_width),
+      .pixel_y            (feed_y),
+      .pixel_x            (feed_x),
+      .pixel_exists       (feed_exists),
+      .pixel_load         (feed_load),
+      .pixel_advance      (feed_advance),
+      .begin_run          (begin_q),
+      .feed_read          (feed_read),
+      .feed_addr          (feed_addr),
+      .feed_word          (feed_word),
+      .act_read           (act_read),
+      .act_addr           (act_addr),
+      .act_code           (act_code),
+      .valid              (feed_valid),
+      .ready              (feed_ready),
+      .data               (feed_data)
+  );
+
+  // Entry streams
+  wire [COLS-1:0] entry_valid, entry_ready;
+
+  genvar c;
+  generate
+    for (c = 0; c < COLS; c = c + 1) begin : g_col
+      stream_reader #(
+          .ADDR_W(STREAM_ADDR_W)
+      ) u_stream (
+          .clk        (clk),
+          .rst        (rst),
+          .flush      (accept),
+          .cfg_base   (cfg_stream_base),
+          .begin_run  (begin_q),
+          .pixel_last (pixel_last),
+          .run_last   (pixel_last && channel_last),
+          .read       (stream_read[c]),
+          .addr       (stream_addr[c*STREAM_ADDR_W+:STREAM_ADDR_W]),
+          .last       (stream_entry[c*ENTRY_W+ENTRY_W-1]),
+          .entry_valid(entry_valid[c]),
+          .entry_ready(entry_ready[c])
+      );
+    end
+  endgenerate
+
+  // Array
+  wire handoff_ready;
+  wire [COL_W-1:0] result_col;
+  wire [ROWS*RESULT_W-1:0] result;
+  wire [ROWS-1:0] result_overflow;
+  wire [ROWS*EVENTS_W-1:0] result_events;
+
+  napier_array #(
+      .ROWS     (ROWS),
+      .COLS     (COLS),
+      .FEED     (FEED),
+      .DEPTH    (DEPTH),
+      .ADV_W    (ADV_W),
+      .PE_KIND  (PE_KIND),
+      .TERMS    (TERMS),
+      .X_W      (X_W),
+      .WEIGHT_W (WEIGHT_W),
+      .SHIFT_W  (SHIFT_W),
+      .ACC_BITS (ACC_BITS),
+      .SATURATE (SATURATE),
+      .EVENTS_W (EVENTS_W),
+      .SPILL    (SPILL),
+      .WIDE_BITS(WIDE_BITS)
+  ) u_array (
+      .clk            (clk),
+      .rst            (rst),
+      .flush          (accept),
+      .feed_valid     (feed_valid),
+      .feed_ready     (feed_ready),
+      .feed_data      (feed_data),
+      .entry_valid    (entry_valid),
+      .entry_ready    (entry_ready),
+      .entry_data     (stream_entry),
+      .handoff_ready  (handoff_ready),
+      .drain_enable   (cfg_drain),
+      .fire           (fire),
+      .issue_any      (issue_any),
+      .all_done       (all_done),
+      .result_col     (result_col),
+      .result         (result),
+      .result_overflow(result_overflow),
+      .result_events  (result_events)
+  );
+
+  // Drain and the rows of the tile that it drains
+  wire [ROWS*COORD_W-1:0] unused_y, unused_x;
+  wire [ROWS-1:0] drain_exists;
+  wire drain_load, drain_advance;
+
+  pixel_walker #(
+      .ROWS   (ROWS),
+      .COORD_W(COORD_W)
+  ) u_drain_pixels (
+      .clk        (clk),
+      .cfg_start_y(cfg_start_y),
+      .cfg_start_x(cfg_start_x),
+      .cfg_step_y (cfg_step_y),
+      .cfg_step_x (cfg_step_x),
+      .cfg_row_y  (cfg_row_y),
+      .cfg_wrap_x (cfg_wrap_x),
+      .cfg_pitch_x(cfg_pitch_x),
+      .cfg_end_y  (cfg_end_y),
+      .cfg_end_x  (cfg_end_x),
+      .load       (drain_load),
+      .advance    (drain_advance),
+      .y          (unused_y),
+      .x          (unused_x),
+      .exists     (drain_exists)
+  );
+
+  drain #(
+      .ROWS        (ROWS),
+      .COLS        (COLS),
+      .FEED        (FEED),
+      .LANES       (LANES),
+      .CODE_W      (CODE_W),
+      .RESULT_W    (RESULT_W),
+      .EVENTS_W    (EVENTS_W),
+      .POST_W      (POST_W),
+      .PARAM_ADDR_W(PARAM_ADDR_W),
+      .OUT_ADDR_W  (OUT_ADDR_W),
+      .TILE_W      (TILE_W)
+  ) u_drain (
+      .clk                  (clk),
+      .rst                  (rst),
+      .flush                (accept),
+      .cfg_pixel_tiles      (cfg_pixel_tiles),
+      .cfg_channel_tiles    (cfg_channel_tiles),
+      .cfg_results          (cfg_results),
+      .cfg_results_last     (cfg_results_last),
+      .cfg_parameter_base   (cfg_parameter_base),
+      .cfg_output_base      (cfg_output_base),
+      .cfg_out_words        (cfg_out_words),
+      .cfg_rounding         (cfg_rounding),
+      .cfg_output_zero_point(cfg_output_zero_point),
+      .cfg_minimum          (cfg_minimum),
+      .cfg_maximum          (cfg_maximum),
+      .begin_run            (begin_q),
+      .fire                 (fire && cfg_drain),
+      .fire_results         (channel_last ? cfg_results_last : cfg_results),
+      .handoff_ready        (handoff_ready),
+      .finished             (finished),
+      .pixel_exists         (drain_exists),
+      .pixel_load           (drain_load),
+      .pixel_advance        (drain_advance),
+      .result_col           (result_col),
+      .result               (result),
+      .result_overflow      (result_overflow),
+      .result_events        (result_events),
+      .param_read           (param_read),
+      .param_addr           (param_addr),
+      .param_word           (param_word),
+      .out_write            (out_write),
+      .out_addr             (out_addr),
+      .out_data             (out_data),
+      .overflow_events      (overflow_events),
+      .overflow_outputs     (overflow_outputs)
+  );
+endmodule
+
+`default_nettype wire
