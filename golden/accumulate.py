@@ -328,6 +328,8 @@ def accumulate_layer(
     ------
     HardwareError
         Where the steps cannot hold the weights.
+    InputError
+        Where `x` does not fit the layer.
 
     Notes
     -----

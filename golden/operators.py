@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.arithmetic import INT32, doubling_high_multiply, requantize, rounding_right_shift, wrap
+from golden.errors import InputError
 from golden.formats import Int64Array
 from golden.network import (
     DTYPES,
@@ -72,8 +73,7 @@ def pad_image(x: Int64Array, padding: Padding, value: int) -> Int64Array:
 
 def _tap(x: Array, start: tuple[int, int], stride: tuple[int, int], P: int, Q: int) -> Array:
     """One kernel tap's view of padded images: (N, P, Q, C)."""
-    (y, x0), (sy, sx) = start, stride
-    return x[:, y : y + (P - 1) * sy + 1 : sy, x0 : x0 + (Q - 1) * sx + 1 : sx]
+    return x[:, start[0] :: stride[0], start[1] :: stride[1]][:, :P, :Q]
 
 
 def _conv_accumulators(layer: Conv2D, x: Int64Array, w: Int64Array) -> Int64Array:
@@ -108,7 +108,30 @@ def _dense_accumulators(x: Int64Array, w: Int64Array) -> Int64Array:
 
 
 def operands(layer: WeightedLayer, x: Array) -> tuple[Int64Array, Int64Array]:
-    """Return what the array multiplies: activations and weights minus their zero points, int64."""
+    """Return what the array multiplies: activations and weights minus their zero points, int64.
+
+    Raises
+    ------
+    InputError
+        Where `x` holds no integers, or not as many channels as the weights.
+    """
+    if x.dtype.kind not in "iu":
+        raise InputError(
+            f"the input of layer {layer.name!r} must hold integer codes, but has the element type"
+            f" {x.dtype}; quantize it first"
+        )
+    if isinstance(layer, Conv2D):
+        channels = layer.groups * layer.weights.shape[3]
+        if x.ndim != 4 or x.shape[3] != channels:
+            raise InputError(
+                f"the input of layer {layer.name!r} must have the shape (N, H, W, {channels}), but"
+                f" has {x.shape}; reshape it, channels last"
+            )
+    elif x.size % layer.weights.shape[1]:
+        raise InputError(
+            f"the input of layer {layer.name!r} must have a multiple of {layer.weights.shape[1]}"
+            f" elements, but has the shape {x.shape}; give whole rows"
+        )
     return (
         x.astype(np.int64) - layer.input_zero_point,
         layer.weights.astype(np.int64) - layer.weight_zero_point,
@@ -129,6 +152,11 @@ def accumulators(layer: WeightedLayer, x: Array) -> Int64Array:
     -------
     int64 array
         (N, P, Q, out_channels), or (rows, out_features).
+
+    Raises
+    ------
+    InputError
+        Where `x` holds no integers, or not as many channels as the weights.
 
     Notes
     -----

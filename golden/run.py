@@ -37,7 +37,7 @@ class RunResult:
 
 def run(
     network: Network,
-    inputs: Mapping[int, Array] | Sequence[Array],
+    inputs: Mapping[int, Array] | Sequence[Array] | Array,
     *,
     keep_tensors: bool = False,
 ) -> RunResult:
@@ -46,9 +46,10 @@ def run(
     Parameters
     ----------
     network : Network
-    inputs : mapping of tensor index to array, or sequence of array
-        A sequence is taken in the order of `Network.inputs`. Element types must be the tensors'
-        own; the shapes too, but for the batch axis, which is free and must agree among the inputs.
+    inputs : mapping of tensor index to array, sequence of array, or array
+        A sequence is taken in the order of `Network.inputs`; a bare array is the one input. Element
+        types must be the tensors' own; the shapes too, but for the batch axis, which is free and
+        must agree among the inputs.
     keep_tensors : bool
         Return every tensor, not only the outputs.
 
@@ -61,7 +62,7 @@ def run(
     InputError
         Where an input is missing, too many, or does not fit its tensor.
     """
-    values = _checked_inputs(network, inputs)
+    values = _checked_inputs(network, [inputs] if isinstance(inputs, np.ndarray) else inputs)
     for layer in network.layers:
         arguments = [values[index] for index in layer.inputs]
         (target,) = layer.outputs

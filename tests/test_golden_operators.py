@@ -289,6 +289,29 @@ def test_softmax_of_equal_codes_is_uniform(dtype):
     assert actual.tolist() == [[64 + low] * 4] * 3
 
 
+def test_uint8_softmax_is_int8_softmax_moved_by_128():
+    # The reference kernel is one template for both; only int8 runs in TensorFlow Lite Micro.
+    x = np.random.default_rng(22).integers(0, 256, (20, 9)).astype(np.uint8)
+    p = quantization.softmax_parameters(1.0, 0.03, "uint8")
+    layer = Softmax("s", (0,), (1,), p.multiplier, p.shift, p.diff_min)
+    moved = compute(layer, (x.astype(np.int16) - 128).astype(np.int8)).astype(np.int16) + 128
+    np.testing.assert_array_equal(compute(layer, x, dtype="uint8"), moved)
+
+
+@pytest.mark.parametrize(
+    ("kind", "weights", "x", "message"),
+    [
+        (FullyConnected, (2, 4), np.zeros((1, 4)), "must hold integer codes, but has .* float64"),
+        (FullyConnected, (2, 4), np.zeros((1, 5), np.int8), "a multiple of 4 elements"),
+        (Conv2D, (2, 1, 1, 3), np.zeros((1, 2, 2, 4), np.int8), r"shape \(N, H, W, 3\), but has"),
+        (Conv2D, (2, 1, 1, 3), np.zeros((2, 2, 3), np.int8), r"shape \(N, H, W, 3\), but has"),
+    ],
+)
+def test_accumulators_refuse_activations_that_do_not_fit(kind, weights, x, message):
+    with pytest.raises(InputError, match=message):
+        accumulators(weighted(kind, np.ones(weights, np.int8)), x)
+
+
 # -- against the reference kernels, one operator at a time ----------------------------------------
 
 
@@ -392,6 +415,7 @@ def test_run_returns_outputs_and_on_request_every_tensor():
     result = run(two_layers(), [x])
     assert [y.tolist() for y in result.outputs] == [[[2, 4, 10]]]
     assert set(result.tensors) == {2}
+    np.testing.assert_array_equal(run(two_layers(), x).outputs[0], result.outputs[0])
     kept = run(two_layers(), {0: x}, keep_tensors=True).tensors
     assert set(kept) == {0, 1, 2}
     assert kept[1].tolist() == [[2, 4, 60]]
