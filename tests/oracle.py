@@ -1,4 +1,4 @@
-"""TensorFlow Lite Micro's reference kernels as the outside judge of bit equality."""
+"""TensorFlow Lite's reference kernels as the outside judges of bit equality."""
 
 from __future__ import annotations
 
@@ -27,3 +27,17 @@ def run_tflite_micro(
         interpreter.set_input(np.ascontiguousarray(array), index)
     interpreter.invoke()
     return {index: interpreter.GetTensor(index, 0)["tensor_data"].copy() for index in tensors}
+
+
+def run_litert(model: bytes, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Run a model with LiteRT's reference kernels, which still know the older uint8 scheme."""
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    interpreter = litert.Interpreter(
+        model_content=model,
+        experimental_op_resolver_type=litert.OpResolverType.BUILTIN_REF,
+    )
+    interpreter.allocate_tensors()
+    for details, array in zip(interpreter.get_input_details(), inputs, strict=True):
+        interpreter.set_tensor(details["index"], array)
+    interpreter.invoke()
+    return [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()]

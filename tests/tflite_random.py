@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -17,11 +17,16 @@ LIMITS = {"int4": (-8, 7), "int8": (-128, 127), "uint8": (0, 255), "int16": (-32
 
 @dataclass(frozen=True)
 class Case:
-    """A model, inputs for it, and the file indices of the tensors to compare."""
+    """A model, its input and output tensors by their index in the file, and data for the inputs."""
 
-    model: bytes
-    inputs: list[NDArray[Any]]
-    tensors: list[int]
+    builder: ModelBuilder
+    inputs: list[int]
+    data: list[NDArray[Any]]
+    outputs: list[int]
+
+    @property
+    def model(self) -> bytes:
+        return self.builder.build(self.inputs, self.outputs)
 
 
 def codes(rng: Generator, shape: Sequence[int], dtype: str) -> NDArray[Any]:
@@ -38,7 +43,7 @@ def zero_point(rng: Generator, dtype: str) -> int:
     low, high = LIMITS[dtype]
     if dtype == "int16":
         return 0
-    return int(rng.choice([low, high, 0, rng.integers(low, high + 1), rng.integers(low, high + 1)]))
+    return int(rng.choice([low, high, 0, *rng.integers(low, high + 1, 2).tolist()]))
 
 
 def scale(rng: Generator, low: float = 1e-4, high: float = 10.0) -> float:
@@ -80,32 +85,46 @@ def window(rng: Generator, size: Sequence[int], dilated: bool) -> dict[str, Any]
     }
 
 
-def _weighted(
+def weighted(
     rng: Generator,
     b: ModelBuilder,
     name: str,
-    x_shape: Sequence[int],
+    x: int,
     w_shape: Sequence[int],
     y_shape: Sequence[int],
-    axis: int,
     options: dict[str, Any],
-) -> Case:
-    """Tensors of a weighted operator, with an output scale that fits its accumulators."""
-    dtype = str(rng.choice(["int8", "int8", "int8", "int16"]))
-    w_dtype = "int4" if dtype == "int8" and rng.random() < 0.25 else "int8"
+    y_scale: float,
+    y_zero: int,
+    headroom: float,
+    fused: int,
+) -> int:
+    """Add a weighted operator on tensor `x`, with weight scales that bring it to `y_scale`.
+
+    At a headroom of 1 the accumulators of uniform codes spread over the output codes.
+    """
+    source = b.tensors[x]
+    dtype, x_scale = source.dtype, float(source.scales[0])
+    axis = 3 if name == "DEPTHWISE_CONV_2D" else 0
+    w_dtype = "uint8" if dtype == "uint8" else "int8"
+    if dtype == "int8" and rng.random() < 0.25:
+        w_dtype = "int4"
     channels = w_shape[axis]
     # The reference kernels have no int4 dense layer of one scale per channel.
-    per_channel = bool(rng.random() < 0.6) and not (w_dtype == "int4" and len(w_shape) == 2)
-    weight_scales = np.array([scale(rng, 1e-3, 0.5) for _ in range(channels if per_channel else 1)])
-    x_scale = scale(rng)
-    terms = prod(w_shape) // channels
-    spread = {"int8": 74.0, "int16": 18900.0}[dtype] * (4.6 if w_dtype == "int4" else 74.0)
-    spread *= np.sqrt(terms)
-    code_spread = {"int8": 60.0, "int16": 15000.0}[dtype]
-    headroom = 2.0 ** rng.uniform(-2, 4) if rng.random() < 0.85 else 2.0 ** rng.uniform(-7, 24)
-    y_scale = x_scale * float(np.median(weight_scales)) * spread / code_spread * headroom
-    x = b.tensor(x_shape, dtype, x_scale, zero_point(rng, dtype))
-    w = b.tensor(w_shape, w_dtype, weight_scales, 0, axis=axis, data=codes(rng, w_shape, w_dtype))
+    per_tensor = dtype == "uint8" or (w_dtype == "int4" and len(w_shape) == 2)
+    per_tensor = per_tensor or bool(rng.random() < 0.4)
+    spread = 18900.0 if dtype == "int16" else 74.0  # of uniform codes
+    spread *= (4.6 if w_dtype == "int4" else 74.0) * np.sqrt(prod(w_shape) // channels)
+    codes_per_spread = 15000.0 if dtype == "int16" else 60.0
+    median = y_scale * codes_per_spread / (x_scale * spread * headroom)
+    weight_scales = median * np.exp(rng.normal(0, 0.7, 1 if per_tensor else channels))
+    w = b.tensor(
+        w_shape,
+        w_dtype,
+        weight_scales,
+        zero_point(rng, "uint8") if dtype == "uint8" else 0,
+        axis=axis,
+        data=codes(rng, w_shape, w_dtype),
+    )
     inputs = [x, w]
     if rng.random() < 0.8:
         # An int16 dense or depthwise layer of the reference kernels reads an int64 bias only.
@@ -115,9 +134,27 @@ def _weighted(
         inputs.append(
             b.tensor((channels,), "int64" if wide else "int32", bias_scales, 0, data=values)
         )
-    y = b.tensor(y_shape, dtype, y_scale, zero_point(rng, dtype))
-    b.operator(name, inputs, [y], FusedActivationFunction=activation(rng), **options)
-    return Case(b.build([x], [y]), [codes(rng, x_shape, dtype)], [y])
+    y = b.tensor(y_shape, dtype, y_scale, y_zero)
+    b.operator(name, inputs, [y], FusedActivationFunction=fused, **options)
+    return y
+
+
+def _weighted_case(
+    rng: Generator,
+    name: str,
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    y_shape: Sequence[int],
+    options: dict[str, Any],
+    dtype: str,
+) -> Case:
+    dtype = dtype or str(rng.choice(["int8", "int8", "int8", "int16"]))
+    b = ModelBuilder()
+    x = b.tensor(x_shape, dtype, scale(rng), zero_point(rng, dtype))
+    headroom = 2.0 ** rng.uniform(-2, 4) if rng.random() < 0.85 else 2.0 ** rng.uniform(-7, 24)
+    y_scale, y_zero, fused = scale(rng), zero_point(rng, dtype), activation(rng)
+    y = weighted(rng, b, name, x, w_shape, y_shape, options, y_scale, y_zero, headroom, fused)
+    return Case(b, [x], [codes(rng, x_shape, dtype)], [y])
 
 
 def _geometry(win: dict[str, Any]) -> dict[str, Any]:
@@ -130,17 +167,17 @@ def _geometry(win: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def conv_2d(rng: Generator) -> Case:
+def conv_2d(rng: Generator, dtype: str = "") -> Case:
     groups = int(rng.choice([1, 1, 2, 3]))
     c, k = int(rng.integers(1, 7)), int(rng.integers(1, 7))
     x_shape = image(rng, groups * c)
     win = window(rng, x_shape[1:3], dilated=True)
     w_shape = (groups * k, *win["kernel"], c)
     y_shape = (x_shape[0], *win["output"], groups * k)
-    return _weighted(rng, ModelBuilder(), "CONV_2D", x_shape, w_shape, y_shape, 0, _geometry(win))
+    return _weighted_case(rng, "CONV_2D", x_shape, w_shape, y_shape, _geometry(win), dtype)
 
 
-def depthwise_conv_2d(rng: Generator) -> Case:
+def depthwise_conv_2d(rng: Generator, dtype: str = "") -> Case:
     multiplier = int(rng.choice([1, 1, 2, 3]))
     x_shape = image(rng, int(rng.integers(1, 9)))
     win = window(rng, x_shape[1:3], dilated=True)
@@ -148,12 +185,10 @@ def depthwise_conv_2d(rng: Generator) -> Case:
     w_shape = (1, *win["kernel"], out_channels)
     y_shape = (x_shape[0], *win["output"], out_channels)
     options = {**_geometry(win), "DepthMultiplier": multiplier}
-    return _weighted(
-        rng, ModelBuilder(), "DEPTHWISE_CONV_2D", x_shape, w_shape, y_shape, 3, options
-    )
+    return _weighted_case(rng, "DEPTHWISE_CONV_2D", x_shape, w_shape, y_shape, options, dtype)
 
 
-def fully_connected(rng: Generator) -> Case:
+def fully_connected(rng: Generator, dtype: str = "") -> Case:
     batch, features, out = (int(n) for n in rng.integers(1, (4, 60, 20)))
     form = rng.choice(["plain", "keep", "flatten", "squeeze"])
     if form == "keep":
@@ -170,14 +205,12 @@ def fully_connected(rng: Generator) -> Case:
     else:
         x_shape, y_shape = (batch, features), (batch, out)
     options = {"KeepNumDims": form == "keep"}
-    return _weighted(
-        rng, ModelBuilder(), "FULLY_CONNECTED", x_shape, (out, features), y_shape, 0, options
-    )
+    return _weighted_case(rng, "FULLY_CONNECTED", x_shape, (out, features), y_shape, options, dtype)
 
 
-def _pool(name: str) -> Callable[[Generator], Case]:
-    def build(rng: Generator) -> Case:
-        dtype = str(rng.choice(["int8", "int8", "int16"]))
+def _pool(name: str) -> Callable[..., Case]:
+    def build(rng: Generator, dtype: str = "") -> Case:
+        dtype = dtype or str(rng.choice(["int8", "int8", "int16"]))
         x_shape = image(rng, int(rng.integers(1, 6)))
         win = window(rng, x_shape[1:3], dilated=False)
         b, s, z = ModelBuilder(), scale(rng, 1e-3, 1), zero_point(rng, dtype)
@@ -194,13 +227,13 @@ def _pool(name: str) -> Callable[[Generator], Case]:
             FilterWidth=win["kernel"][1],
             FusedActivationFunction=activation(rng),
         )
-        return Case(b.build([x], [y]), [codes(rng, x_shape, dtype)], [y])
+        return Case(b, [x], [codes(rng, x_shape, dtype)], [y])
 
     return build
 
 
-def mean(rng: Generator) -> Case:
-    dtype = str(rng.choice(["int8", "int8", "int16"]))
+def mean(rng: Generator, dtype: str = "") -> Case:
+    dtype = dtype or str(rng.choice(["int8", "int8", "int16"]))
     rank = int(rng.integers(2, 5))
     shape = tuple(int(n) for n in (1, *rng.integers(1, 9, rank - 1)))
     axes = sorted(rng.choice(np.arange(1, rank), int(rng.integers(1, rank)), replace=False))
@@ -215,7 +248,7 @@ def mean(rng: Generator) -> Case:
     y = b.tensor(y_shape, dtype, s, z)
     stored = [int(a) - (rank if rng.random() < 0.3 else 0) for a in axes]
     b.operator("MEAN", [x, b.constant(stored)], [y], KeepDims=keep)
-    return Case(b.build([x], [y]), [codes(rng, shape, dtype)], [y])
+    return Case(b, [x], [codes(rng, shape, dtype)], [y])
 
 
 def _shapes_that_broadcast(rng: Generator) -> tuple[tuple[int, ...], ...]:
@@ -229,8 +262,8 @@ def _shapes_that_broadcast(rng: Generator) -> tuple[tuple[int, ...], ...]:
     return tuple(first), tuple(second), tuple(np.broadcast_shapes(tuple(first), tuple(second)))
 
 
-def add(rng: Generator) -> Case:
-    dtype = str(rng.choice(["int8", "int8", "int16"]))
+def add(rng: Generator, dtype: str = "") -> Case:
+    dtype = dtype or str(rng.choice(["int8", "int8", "int16"]))
     first, second, output = _shapes_that_broadcast(rng)
     s1, s2 = scale(rng, 1e-3, 10), scale(rng, 1e-3, 10)
     if rng.random() < 0.3:
@@ -241,24 +274,24 @@ def add(rng: Generator) -> Case:
     x2 = b.tensor(second, dtype, s2, zero_point(rng, dtype))
     y = b.tensor(output, dtype, s3, zero_point(rng, dtype))
     b.operator("ADD", [x1, x2], [y], FusedActivationFunction=activation(rng))
-    return Case(b.build([x1, x2], [y]), [codes(rng, first, dtype), codes(rng, second, dtype)], [y])
+    return Case(b, [x1, x2], [codes(rng, first, dtype), codes(rng, second, dtype)], [y])
 
 
-def mul(rng: Generator) -> Case:
-    dtype = str(rng.choice(["int8", "int8", "int16"]))
+def mul(rng: Generator, dtype: str = "") -> Case:
+    dtype = dtype or str(rng.choice(["int8", "int8", "int16"]))
     first, second, output = _shapes_that_broadcast(rng)
     s1, s2 = scale(rng, 1e-3, 10), scale(rng, 1e-3, 10)
-    s3 = s1 * s2 * (128 if dtype == "int8" else 32768) * 2.0 ** rng.uniform(-4, 3)
+    s3 = s1 * s2 * (32768 if dtype == "int16" else 128) * 2.0 ** rng.uniform(-4, 3)
     b = ModelBuilder()
     x1 = b.tensor(first, dtype, s1, zero_point(rng, dtype))
     x2 = b.tensor(second, dtype, s2, zero_point(rng, dtype))
     y = b.tensor(output, dtype, s3, zero_point(rng, dtype))
     b.operator("MUL", [x1, x2], [y], FusedActivationFunction=activation(rng))
-    return Case(b.build([x1, x2], [y]), [codes(rng, first, dtype), codes(rng, second, dtype)], [y])
+    return Case(b, [x1, x2], [codes(rng, first, dtype), codes(rng, second, dtype)], [y])
 
 
-def concatenation(rng: Generator) -> Case:
-    dtype = str(rng.choice(["int8", "int16"]))
+def concatenation(rng: Generator, dtype: str = "") -> Case:
+    dtype = dtype or str(rng.choice(["int8", "int16"]))
     rank = int(rng.integers(2, 5))
     shape = [1, *(int(n) for n in rng.integers(1, 5, rank - 1))]
     axis = int(rng.integers(1, rank))
@@ -267,16 +300,21 @@ def concatenation(rng: Generator) -> Case:
     for _ in range(int(rng.integers(1, 5))):
         shape[axis] = int(rng.integers(1, 5))
         shapes.append(tuple(shape))
-    xs = [b.tensor(one, dtype, s, z) for one in shapes]
+    xs = []
+    for one in shapes:
+        if dtype == "uint8" and rng.random() < 0.5:  # the older scheme may rescale
+            xs.append(b.tensor(one, dtype, s * 2.0 ** rng.uniform(-2, 2), zero_point(rng, dtype)))
+        else:
+            xs.append(b.tensor(one, dtype, s, z))
     shape[axis] = sum(one[axis] for one in shapes)
     y = b.tensor(shape, dtype, s, z)
     b.operator("CONCATENATION", xs, [y], Axis=axis - (rank if rng.random() < 0.5 else 0))
-    return Case(b.build(xs, [y]), [codes(rng, one, dtype) for one in shapes], [y])
+    return Case(b, xs, [codes(rng, one, dtype) for one in shapes], [y])
 
 
-def _pad(name: str) -> Callable[[Generator], Case]:
-    def build(rng: Generator) -> Case:
-        dtype = str(rng.choice(["int8", "int16"]))
+def _pad(name: str) -> Callable[..., Case]:
+    def build(rng: Generator, dtype: str = "") -> Case:
+        dtype = dtype or str(rng.choice(["int8", "int16"]))
         rank = int(rng.integers(2, 5))
         shape = (1, *(int(n) for n in rng.integers(1, 6, rank - 1)))
         amounts = rng.integers(0, 4, (rank, 2))
@@ -288,14 +326,14 @@ def _pad(name: str) -> Callable[[Generator], Case]:
         if name == "PADV2":
             inputs.append(b.tensor((1,), dtype, s, z, data=codes(rng, (1,), dtype)))
         b.operator(name, inputs, [y])
-        return Case(b.build([x], [y]), [codes(rng, shape, dtype)], [y])
+        return Case(b, [x], [codes(rng, shape, dtype)], [y])
 
     return build
 
 
-def reshape(rng: Generator) -> Case:
+def reshape(rng: Generator, dtype: str = "") -> Case:
     """RESHAPE, SQUEEZE or EXPAND_DIMS."""
-    dtype = str(rng.choice(["int8", "int16"]))
+    dtype = dtype or str(rng.choice(["int8", "int16"]))
     batch = int(rng.integers(1, 3))
     h, w, c = (int(n) for n in rng.integers(1, 5, 3))
     b, s, z = ModelBuilder(), scale(rng), zero_point(rng, dtype)
@@ -315,7 +353,7 @@ def reshape(rng: Generator) -> Case:
         shape, target = (batch, h, c), (batch, h, 1, c)
         x, y = b.tensor(shape, dtype, s, z), b.tensor(target, dtype, s, z)
         b.operator(name, [x, b.constant([2])], [y])
-    return Case(b.build([x], [y]), [codes(rng, shape, dtype)], [y])
+    return Case(b, [x], [codes(rng, shape, dtype)], [y])
 
 
 def softmax(rng: Generator) -> Case:
@@ -335,20 +373,25 @@ def softmax(rng: Generator) -> Case:
     x = b.tensor(shape, x_dtype, scale(rng, 1e-3, 1.0) / (1 if x_dtype == "int8" else 100), 0)
     y = b.tensor(shape, y_dtype, y_scale, y_zero)
     b.operator("SOFTMAX", [x], [y], Beta=float(rng.choice([1.0, 1.0, 0.5, 2.5])))
-    return Case(b.build([x], [y]), [codes(rng, shape, x_dtype)], [y])
+    return Case(b, [x], [codes(rng, shape, x_dtype)], [y])
 
 
-def relu(rng: Generator) -> Case:
-    """RELU rescales; RELU6 of the reference kernels keeps the scale."""
-    name = str(rng.choice(["RELU", "RELU6"]))
+def relu(rng: Generator, dtype: str = "", name: str = "") -> Case:
+    """RELU, or RELU6, which in TensorFlow Lite Micro keeps the scale.
+
+    Named ones always rescale.
+    """
+    dtype = dtype or "int8"
+    rescales = bool(name)
+    name = name or str(rng.choice(["RELU", "RELU6"]))
     shape = (1, *(int(n) for n in rng.integers(1, 9, rng.integers(1, 4))))
-    b, s, z = ModelBuilder(), scale(rng, 1e-3, 1), zero_point(rng, "int8")
-    x = b.tensor(shape, "int8", s, z)
-    if name == "RELU":
-        s, z = s * 2.0 ** rng.uniform(-4, 4), zero_point(rng, "int8")
-    y = b.tensor(shape, "int8", s, z)
+    b, s, z = ModelBuilder(), scale(rng, 1e-3, 1), zero_point(rng, dtype)
+    x = b.tensor(shape, dtype, s, z)
+    if rescales or name == "RELU":
+        s, z = s * 2.0 ** rng.uniform(-4, 4), zero_point(rng, dtype)
+    y = b.tensor(shape, dtype, s, z)
     b.operator(name, [x], [y])
-    return Case(b.build([x], [y]), [codes(rng, shape, "int8")], [y])
+    return Case(b, [x], [codes(rng, shape, dtype)], [y])
 
 
 def quantize(rng: Generator) -> Case:
@@ -381,7 +424,7 @@ def quantize(rng: Generator) -> Case:
         data = codes(rng, shape, x_dtype)
     y = b.tensor(shape, y_dtype, y_scale, z)
     b.operator("QUANTIZE", [x], [y])
-    return Case(b.build([x], [y]), [data], [y])
+    return Case(b, [x], [data], [y])
 
 
 def dequantize(rng: Generator) -> Case:
@@ -391,11 +434,11 @@ def dequantize(rng: Generator) -> Case:
     x = b.tensor(shape, dtype, scale(rng, 1e-6, 100), zero_point(rng, dtype))
     y = b.tensor(shape, "float32")
     b.operator("DEQUANTIZE", [x], [y])
-    return Case(b.build([x], [y]), [codes(rng, shape, dtype)], [y])
+    return Case(b, [x], [codes(rng, shape, dtype)], [y])
 
 
-def resize_nearest_neighbor(rng: Generator) -> Case:
-    dtype = str(rng.choice(["int8", "int16"]))
+def resize_nearest_neighbor(rng: Generator, dtype: str = "") -> Case:
+    dtype = dtype or str(rng.choice(["int8", "int16"]))
     x_shape = image(rng, int(rng.integers(1, 4)))
     size = [int(n) for n in rng.integers(1, 20, 2)]
     b, s, z = ModelBuilder(), scale(rng), zero_point(rng, dtype)
@@ -409,10 +452,10 @@ def resize_nearest_neighbor(rng: Generator) -> Case:
         AlignCorners=mode == 1,
         HalfPixelCenters=mode == 2,
     )
-    return Case(b.build([x], [y]), [codes(rng, x_shape, dtype)], [y])
+    return Case(b, [x], [codes(rng, x_shape, dtype)], [y])
 
 
-OPERATORS: dict[str, Callable[[Generator], Case]] = {
+OPERATORS: dict[str, Callable[..., Case]] = {
     "CONV_2D": conv_2d,
     "DEPTHWISE_CONV_2D": depthwise_conv_2d,
     "FULLY_CONNECTED": fully_connected,
@@ -432,3 +475,121 @@ OPERATORS: dict[str, Callable[[Generator], Case]] = {
     "RESIZE_NEAREST_NEIGHBOR": resize_nearest_neighbor,
 }
 """Random models of each operator that the reference kernels know."""
+
+
+def ties(rng: Generator, name: str, dtype: str = "int8") -> Case:
+    """A weighted operator whose accumulators lie at the ties between output codes.
+
+    The weights are zero and the biases are the accumulators, so large that the last bits of the
+    multiplier, hence the precision in which the scales were multiplied, decide the output.
+    """
+    channels = 16 * 255
+    x_scale, w_scale = scale(rng), scale(rng, 1e-3, 1)
+    product = float(np.float32(x_scale) * np.float32(w_scale))
+    y_scale = float(np.float32(product * 2.0 ** rng.uniform(19, 23)))
+    near = np.repeat(np.arange(-127, 128) + 0.5, 16) * (y_scale / product)
+    bias = np.rint(near) + np.tile(np.rint(np.linspace(-90, 90, 16)), 255)
+    dense = name == "FULLY_CONNECTED"
+    b = ModelBuilder()
+    zero = 128 if dtype == "uint8" else 0
+    x = b.tensor((1, 1) if dense else (1, 1, 1, 1), dtype, x_scale, zero)
+    w_shape = {
+        "CONV_2D": (channels, 1, 1, 1),
+        "DEPTHWISE_CONV_2D": (1, 1, 1, channels),
+        "FULLY_CONNECTED": (channels, 1),
+    }[name]
+    w = b.tensor(w_shape, dtype, w_scale, zero, data=np.full(w_shape, zero))
+    c = b.tensor((channels,), "int32", product, 0, data=bias)
+    y = b.tensor((1, channels) if dense else (1, 1, 1, channels), dtype, y_scale, zero)
+    options: dict[str, Any] = {} if dense else {"StrideH": 1, "StrideW": 1}
+    if name == "DEPTHWISE_CONV_2D":
+        options["DepthMultiplier"] = channels
+    b.operator(name, [x, w, c], [y], **options)
+    return Case(b, [x], [np.full(b.tensors[x].shape, zero, dtype)], [y])
+
+
+def mobilenet(rng: Generator, size: int, channels: int, blocks: int, dtype: str, pool: str) -> Case:
+    """Convolution, inverted residual blocks, global pooling, dense layer, softmax."""
+    b = ModelBuilder()
+    x = b.tensor((1, size, size, 3), dtype, 1 / 128, 128 if dtype == "uint8" else 0)
+    y = _same_conv(rng, b, x, channels, kernel=3, stride=2)
+    for block in range(blocks):
+        stride = 2 if block % 2 else 1
+        wide = _same_conv(rng, b, y, 2 * channels, kernel=1, stride=1)
+        deep = _same_conv(rng, b, wide, 0, kernel=3, stride=stride)
+        narrow = _same_conv(rng, b, deep, channels, kernel=1, stride=1, fused=0)
+        if stride == 2:
+            y = narrow
+            continue
+        first, second = b.tensors[y], b.tensors[narrow]
+        largest = max(float(first.scales[0]), float(second.scales[0]))
+        middle = (first.zero_points[0] + second.zero_points[0]) // 2
+        total = b.tensor(first.shape, dtype, largest * 1.5, middle)
+        b.operator("ADD", [y, narrow], [total])
+        y = total
+    last = b.tensors[y]
+    side = last.shape[1]
+    pooled = b.tensor((1, 1, 1, channels), dtype, last.scales, last.zero_points)
+    b.operator(
+        pool, [y], [pooled], Padding=1, StrideH=1, StrideW=1, FilterHeight=side, FilterWidth=side
+    )
+    flat = b.tensor((1, channels), dtype, last.scales, last.zero_points)
+    b.operator("RESHAPE", [pooled, b.constant([1, channels])], [flat])
+    middle = 128 if dtype == "uint8" else 0
+    dense = weighted(
+        rng, b, "FULLY_CONNECTED", flat, (10, channels), (1, 10), {}, 0.1, middle, 1.0, 0
+    )
+    output = b.tensor((1, 10), dtype, 1 / 256, LIMITS[dtype][0])
+    b.operator("SOFTMAX", [dense], [output], Beta=1.0)
+    every = [index for _, _, outputs, _ in b.operators for index in outputs]
+    return Case(b, [x], [codes(rng, (1, size, size, 3), dtype)], every)
+
+
+def _same_conv(
+    rng: Generator,
+    b: ModelBuilder,
+    x: int,
+    channels: int,
+    kernel: int,
+    stride: int,
+    fused: int = 3,
+) -> int:
+    """Add a SAME convolution, depthwise where `channels` is 0, with a fused relu6."""
+    _, height, width, depth = b.tensors[x].shape
+    name = "CONV_2D" if channels else "DEPTHWISE_CONV_2D"
+    w_shape = (channels, kernel, kernel, depth) if channels else (1, kernel, kernel, depth)
+    y_shape = (1, -(-height // stride), -(-width // stride), channels or depth)
+    options = {"Padding": 0, "StrideH": stride, "StrideW": stride}
+    if not channels:
+        options["DepthMultiplier"] = 1
+    low, high = LIMITS[b.tensors[x].dtype]
+    y_zero = low if fused else int(rng.integers(low + 90, high - 90))
+    return weighted(rng, b, name, x, w_shape, y_shape, options, 0.03, y_zero, 1.0, fused)
+
+
+def int8_twin(case: Case) -> tuple[Case, Case]:
+    """The uint8 case with weights around 128, and the int8 case of the same real numbers.
+
+    The codes of the second are those of the first minus 128. Weight scales become powers of two, so
+    that their product with another scale is exact in float32, where the uint8 scheme takes it.
+    """
+    tensors = list(case.builder.tensors)
+    for name, inputs, _, _ in case.builder.operators:
+        if name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            x, w = tensors[inputs[0]], tensors[inputs[1]]
+            exact = 2 ** np.rint(np.log2(w.scales))
+            tensors[inputs[1]] = replace(w, scales=exact, zero_points=np.array([128], np.int64))
+            for bias in inputs[2:]:
+                tensors[bias] = replace(tensors[bias], scales=x.scales * exact)
+    signed = []
+    for spec in tensors:
+        if spec.dtype == "uint8":
+            data = spec.data and (np.frombuffer(spec.data, np.uint8) ^ 128).tobytes()
+            zero_points = spec.zero_points - 128
+            spec = replace(spec, dtype="int8", zero_points=zero_points, data=data)
+        signed.append(spec)
+    shifted = [(array ^ 128).view(np.int8) for array in case.data]
+    return (
+        replace(case, builder=ModelBuilder(tensors, case.builder.operators)),
+        replace(case, builder=ModelBuilder(signed, case.builder.operators), data=shifted),
+    )

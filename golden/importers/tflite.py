@@ -775,13 +775,13 @@ def _bias(node: _Node, channels: int) -> tuple[NDArray[np.int64] | None, Roundin
 
 def _requantization(node: _Node, weights: _FileTensor, rounding: Rounding) -> Requantization:
     """Input scale * weight scale / output scale, multiplied in the precision the kernels use."""
-    per_tensor = weights.scales.size == 1
+    # Measured on both reference interpreters: only uint8 convolutions multiply scales in float32.
     dense = node.operator.name == "FULLY_CONNECTED"
     return quantization.convolution_requantization(
         node.scale(node.input()),
         weights.scales.tolist(),
         node.scale(node.output),
-        float32_product=per_tensor and (dense or weights.dtype == "uint8"),
+        float32_product=weights.dtype == "uint8" and not dense,
         rounding=rounding,
     )
 
