@@ -8,9 +8,10 @@ arithmetic with `golden` or with the stepped model.
 from __future__ import annotations
 
 import numpy as np
+from numba import prange
 from numpy.typing import NDArray
 
-from simulator._jit import jit
+from simulator._jit import jit, jit_parallel
 
 # -- streams (S rules) ----------------------------------------------------------------------------
 
@@ -335,3 +336,418 @@ def transfer_stalls(
             stored[j] = dma
     end = max(done[passes], dma)
     return stall_weights, stall_activations, stall_outputs + end - done[passes], end
+
+
+# -- accumulators (P rules) -----------------------------------------------------------------------
+
+
+@jit
+def build_steps(
+    weights: NDArray[np.int64], groups: int, serial: bool
+) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
+    """List what every output channel adds, step by step.
+
+    Parameters
+    ----------
+    weights : (out_channels, taps, in_channels / groups) int64
+        Minus their zero point.
+    groups : int
+    serial : bool
+        A step for each signed digit, highest exponent first, instead of one for each weight.
+
+    Returns
+    -------
+    rows : (steps,) uint32
+        Operand, as tap * in_channels + input channel.
+    factors : (steps,) int64
+        What the operand is multiplied by.
+    starts : (out_channels + 1,) int64
+        First step of every output channel.
+    """
+    out_channels, taps, group_channels = weights.shape
+    in_channels = group_channels * groups
+    out_group = out_channels // groups
+    starts = np.zeros(out_channels + 1, dtype=np.int64)
+    for channel in range(out_channels):
+        steps = 0
+        for tap in range(taps):
+            for i in range(group_channels):
+                if weights[channel, tap, i] != 0:
+                    steps += _nonadjacent_digits(weights[channel, tap, i]) if serial else 1
+        starts[channel + 1] = starts[channel] + steps
+    rows = np.empty(starts[out_channels], dtype=np.uint32)
+    factors = np.empty(starts[out_channels], dtype=np.int64)
+    step = 0
+    for channel in range(out_channels):
+        first = (channel // out_group) * group_channels
+        for tap in range(taps):
+            for i in range(group_channels):
+                weight = weights[channel, tap, i]
+                row = tap * in_channels + first + i
+                if serial:
+                    digits = _nonadjacent_digits(weight)
+                    # Lowest digit first, written from the back.
+                    rest, unit = weight, 1
+                    position = step + digits
+                    while rest != 0:
+                        if rest & 1:
+                            digit = 2 - (rest & 3)
+                            position -= 1
+                            rows[position] = row
+                            factors[position] = digit * unit
+                            rest -= digit
+                        rest >>= 1
+                        unit <<= 1
+                    step += digits
+                elif weight != 0:
+                    rows[step] = row
+                    factors[step] = weight
+                    step += 1
+    return rows, factors, starts
+
+
+@jit
+def _gather_operands(
+    x: NDArray[np.int16],
+    window: NDArray[np.int64],
+    first_pixel: int,
+    count: int,
+    channels: tuple[int, int],
+    operands: NDArray[np.int16],
+) -> None:
+    """Copy the operands of `count` pixels: operands[tap * in_channels + channel, pixel].
+
+    `window` is (out_height, out_width, kernel_height, kernel_width, stride_y, stride_x, dilation_y,
+    dilation_x, pad_top, pad_left); padded taps are 0. Only `channels` of each tap are written.
+    """
+    _, height, width, in_channels = x.shape
+    out_height, out_width, kernel_height, kernel_width = window[0], window[1], window[2], window[3]
+    for ky in range(kernel_height):
+        for kx in range(kernel_width):
+            row = (ky * kernel_width + kx) * in_channels
+            # 32 channels at a time, so that the lines written stay in the first-level cache.
+            for c0 in range(channels[0], channels[1], 32):
+                c1 = min(c0 + 32, channels[1])
+                for j in range(count):
+                    image, pixel = divmod(first_pixel + j, out_height * out_width)
+                    iy = (pixel // out_width) * window[4] - window[8] + ky * window[6]
+                    ix = (pixel % out_width) * window[5] - window[9] + kx * window[7]
+                    if 0 <= iy < height and 0 <= ix < width:
+                        for c in range(c0, c1):
+                            operands[row + c, j] = x[image, iy, ix, c]
+                    else:
+                        for c in range(c0, c1):
+                            operands[row + c, j] = 0
+
+
+@jit
+def _prefixes(
+    operands: NDArray[np.int16],
+    rows: NDArray[np.uint32],
+    factors: NDArray[np.int32],
+    start: int,
+    stop: int,
+    width: int,
+    total: NDArray[np.int32],
+    minimum: NDArray[np.int32],
+    maximum: NDArray[np.int32],
+) -> None:
+    """Sum one channel's steps for `width` pixels; extremes over all prefixes, 0 included.
+
+    Four steps a turn, so that the running values are loaded and stored once for four products. The
+    casts keep the lanes as narrow as `total` (Numba would widen every product to 64 bits).
+    """
+    lane = total.dtype.type
+    total[:width] = 0
+    minimum[:width] = 0
+    maximum[:width] = 0
+    s = start
+    while s + 4 <= stop:
+        r0, r1, r2, r3 = rows[s], rows[s + 1], rows[s + 2], rows[s + 3]
+        f0, f1, f2, f3 = factors[s], factors[s + 1], factors[s + 2], factors[s + 3]
+        for j in range(width):
+            t0 = lane(total[j] + lane(f0 * lane(operands[r0, j])))
+            t1 = lane(t0 + lane(f1 * lane(operands[r1, j])))
+            t2 = lane(t1 + lane(f2 * lane(operands[r2, j])))
+            t3 = lane(t2 + lane(f3 * lane(operands[r3, j])))
+            minimum[j] = min(minimum[j], min(min(t0, t1), min(t2, t3)))
+            maximum[j] = max(maximum[j], max(max(t0, t1), max(t2, t3)))
+            total[j] = t3
+        s += 4
+    while s < stop:
+        row, factor = rows[s], factors[s]
+        for j in range(width):
+            t0 = lane(total[j] + lane(factor * lane(operands[row, j])))
+            minimum[j] = min(minimum[j], t0)
+            maximum[j] = max(maximum[j], t0)
+            total[j] = t0
+        s += 1
+
+
+@jit
+def _add(
+    acc: NDArray[np.int64],
+    addend: NDArray[np.int64],
+    width: int,
+    step: int,
+    low: int,
+    high: int,
+    saturate: bool,
+    events: NDArray[np.int64],
+    first: NDArray[np.int64],
+) -> None:
+    """Add to accumulators of the range [low, high] (rule P2); `first` keeps the first step + 1."""
+    span = high - low  # all ones
+    if saturate:
+        for j in range(width):
+            exact = acc[j] + addend[j]
+            overflow = np.int64(exact < low) | np.int64(exact > high)
+            events[j] += overflow
+            first[j] = first[j] if first[j] > 0 else overflow * (step + 1)
+            acc[j] = min(max(exact, low), high)
+    else:
+        for j in range(width):
+            exact = acc[j] + addend[j]
+            overflow = np.int64(exact < low) | np.int64(exact > high)
+            events[j] += overflow
+            first[j] = first[j] if first[j] > 0 else overflow * (step + 1)
+            acc[j] = ((exact - low) & span) + low
+
+
+@jit
+def _exact(
+    operands: NDArray[np.int16],
+    rows: NDArray[np.uint32],
+    factors: NDArray[np.int32],
+    start: int,
+    stop: int,
+    width: int,
+    rules: NDArray[np.int64],
+    acc: NDArray[np.int64],
+    events: NDArray[np.int64],
+    first: NDArray[np.int64],
+) -> None:
+    """Run one channel's steps on accumulators of limited width (rules P2, P3, P5).
+
+    `rules` is (low, high, saturate, spill, wide_low, wide_high). Adding a segment to the wide
+    accumulator belongs to the segment's last step.
+    """
+    low, high, saturate, spill = rules[0], rules[1], rules[2] != 0, rules[3]
+    addend = np.empty(width, dtype=np.int64)
+    wide = np.zeros(width, dtype=np.int64)
+    acc[:width] = 0
+    events[:width] = 0
+    first[:width] = 0
+    for s in range(start, stop):
+        if spill > 0 and s > start and (s - start) % spill == 0:
+            _add(wide, acc, width, s - start - 1, rules[4], rules[5], saturate, events, first)
+            acc[:width] = 0
+        for j in range(width):
+            addend[j] = np.int64(factors[s]) * operands[rows[s], j]
+        _add(acc, addend, width, s - start, low, high, saturate, events, first)
+    if spill > 0:
+        _add(wide, acc, width, stop - start - 1, rules[4], rules[5], saturate, events, first)
+        acc[:width] = wide[:width]
+
+
+@jit_parallel
+def accumulate(
+    x: NDArray[np.int16],
+    window: NDArray[np.int64],
+    groups: int,
+    rows: NDArray[np.uint32],
+    factors: NDArray[np.int32],
+    starts: NDArray[np.int64],
+    rules: NDArray[np.int64],
+    blocks: int,
+    value: NDArray[np.int32],
+    minimum: NDArray[np.int32],
+    maximum: NDArray[np.int32],
+    events: NDArray[np.int32],
+    first: NDArray[np.int32],
+    persistent: NDArray[np.bool_],
+) -> NDArray[np.int64]:
+    """Accumulators of a whole layer.
+
+    Outputs are cut into tasks of one pixel tile and one of `blocks` parts of the channels. A
+    channel whose unbounded prefixes leave the accumulator's range at some pixel is run again step
+    by step.
+
+    Parameters
+    ----------
+    x : (N, H, W, in_channels) int16 or int32
+        Activations minus their zero point.
+    window : (10,) int64
+        See `_gather_operands`.
+    groups : int
+    rows, factors, starts
+        See `build_steps`; `factors` has the element type of `value`.
+    rules : (6,) int64
+        See `_exact`.
+    blocks : int
+    value, minimum, maximum : (pixel tiles, out_channels, 64) int32 or int64
+        Written: the accumulator at the end, and the extremes of an unbounded one.
+    events, first : (pixel tiles, out_channels, 64) int32
+        Zeros; written where there are events, `first` with the step + 1.
+    persistent : (pixel tiles, out_channels, 64) bool
+        False; written where the exact sum does not fit the result.
+
+    Returns
+    -------
+    (tasks, 6) int64
+        events, outputs with events, transient, persistent, minimum, maximum of every task.
+    """
+    tiles, out_channels, lanes = value.shape
+    in_channels = x.shape[3]
+    taps = window[2] * window[3]
+    pixels = x.shape[0] * window[0] * window[1]
+    out_group = out_channels // groups
+    group_channels = in_channels // groups
+    low, high, spill = rules[0], rules[1], rules[3]
+    result_low = rules[4] if spill > 0 else low
+    result_high = rules[5] if spill > 0 else high
+    tallies = np.zeros((tiles * blocks, 6), dtype=np.int64)
+    for task in prange(tiles * blocks):
+        tile, block = task // blocks, task % blocks
+        first_channel = out_channels * block // blocks
+        last_channel = out_channels * (block + 1) // blocks
+        if first_channel == last_channel:
+            continue
+        count = min(lanes, pixels - tile * lanes)
+        width = (count + 15) // 16 * 16
+        operands = np.zeros((taps * in_channels, width), dtype=x.dtype)
+        inputs = (
+            first_channel // out_group * group_channels,
+            ((last_channel - 1) // out_group + 1) * group_channels,
+        )
+        _gather_operands(x, window, tile * lanes, count, inputs, operands)
+        total = np.empty(width, dtype=value.dtype)
+        least = np.empty(width, dtype=value.dtype)
+        most = np.empty(width, dtype=value.dtype)
+        acc = np.empty(width, dtype=np.int64)
+        count_events = np.empty(width, dtype=np.int64)
+        first_event = np.empty(width, dtype=np.int64)
+        for channel in range(first_channel, last_channel):
+            start, stop = starts[channel], starts[channel + 1]
+            _prefixes(operands, rows, factors, start, stop, width, total, least, most)
+            low_end = np.int64(0)
+            high_end = np.int64(0)
+            for j in range(count):
+                low_end = min(low_end, np.int64(least[j]))
+                high_end = max(high_end, np.int64(most[j]))
+                value[tile, channel, j] = total[j]
+                minimum[tile, channel, j] = least[j]
+                maximum[tile, channel, j] = most[j]
+            tallies[task, 4] = min(tallies[task, 4], low_end)
+            tallies[task, 5] = max(tallies[task, 5], high_end)
+            if spill == 0 and low <= low_end and high_end <= high:
+                continue
+            _exact(
+                operands, rows, factors, start, stop, width, rules, acc, count_events, first_event
+            )
+            for j in range(count):
+                value[tile, channel, j] = acc[j]
+                lost = total[j] < result_low or total[j] > result_high
+                persistent[tile, channel, j] = lost
+                if count_events[j] > 0:
+                    events[tile, channel, j] = count_events[j]
+                    first[tile, channel, j] = first_event[j]
+                    tallies[task, 0] += count_events[j]
+                    tallies[task, 1] += 1
+                    tallies[task, 2] += not lost
+                    tallies[task, 3] += lost
+    return tallies
+
+
+# -- post-processor (D rules) ---------------------------------------------------------------------
+
+
+@jit
+def _wrap32(value: int) -> int:
+    return ((value + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+
+@jit
+def _divide_half_away(value: int, bits: int) -> int:
+    """Divide by 2**bits, rounded half away from zero."""
+    if bits == 0:
+        return value
+    half = 1 << (bits - 1)
+    return (value + half) >> bits if value >= 0 else -((half - value) >> bits)
+
+
+@jit
+def rescale(value: int, multiplier: int, shift: int, rule: int) -> int:
+    """Bring one accumulator to the output scale.
+
+    `rule` is the position in (double, single, multiplier16, shift_half_up, shift_half_even), see
+    `golden.network.Rounding`.
+    """
+    if rule == 0:
+        word = _wrap32(_wrap32(value) << max(shift, 0))
+        high = (word * multiplier + (1 << 30)) >> 31
+        # The only product that does not fit is that of the two most negative words.
+        return _divide_half_away(high if high < 1 << 31 else high - 1, max(-shift, 0))
+    if rule == 1:
+        return (_wrap32(value) * multiplier + (1 << (30 - shift))) >> (31 - shift)
+    if rule == 2:
+        factor = (multiplier + (1 << 15)) >> 16 if multiplier < 0x7FFF0000 else 0x7FFF
+        return _wrap32((value * factor + (1 << (14 - shift))) >> (15 - shift))
+    bits = -shift
+    if bits == 0:
+        return value
+    quotient = value >> bits
+    rest = value - (quotient << bits)
+    half = 1 << (bits - 1)
+    up = rest >= half if rule == 3 else rest > half or (rest == half and quotient & 1 == 1)
+    return quotient + 1 if up else quotient
+
+
+@jit
+def rescale_all(
+    values: NDArray[np.int64], multiplier: int, shift: int, rule: int
+) -> NDArray[np.int64]:
+    """`rescale` of every element of a flat array by one multiplier."""
+    scaled = np.empty_like(values)
+    for i in range(values.size):
+        scaled[i] = rescale(values[i], multiplier, shift, rule)
+    return scaled
+
+
+@jit_parallel
+def post_process(
+    value: NDArray[np.int32],
+    bias: NDArray[np.int64],
+    multiplier: NDArray[np.int64],
+    shift: NDArray[np.int64],
+    rule: int,
+    post_bits: int,
+    zero_point: int,
+    low: int,
+    high: int,
+    codes: NDArray[np.int64],
+) -> None:
+    """Bias, requantization, zero point and clamp (rule D3).
+
+    Parameters
+    ----------
+    value : (pixel tiles, out_channels, 64) int32 or int64
+    bias, multiplier, shift : (out_channels,) int64
+    rule : int
+        See `rescale`.
+    post_bits : int
+        Accumulator plus bias wraps to this width, 32 or 64.
+    zero_point, low, high : int
+    codes : (pixels, out_channels), any integer type
+        Written.
+    """
+    tiles, out_channels, lanes = value.shape
+    pixels = codes.shape[0]
+    for tile in prange(tiles):
+        for channel in range(out_channels):
+            for j in range(min(lanes, pixels - tile * lanes)):
+                biased = np.int64(value[tile, channel, j]) + bias[channel]
+                if post_bits == 32:
+                    biased = _wrap32(biased)
+                scaled = rescale(biased, multiplier[channel], shift[channel], rule) + zero_point
+                codes[tile * lanes + j, channel] = min(max(scaled, low), high)

@@ -1,0 +1,227 @@
+"""What a layer computes, without stepping (the fast speed): accumulators, overflows, codes.
+
+Array layers run their steps in the order of the hardware, 64 pixels at a time. Nothing here calls
+`golden`'s arithmetic: the two are compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.network import DTYPES, Requantization, Rounding, Tensor, WeightedLayer
+from simulator import kernels
+from simulator.hardware import Hardware, check_layer_fits
+from simulator.plan import Geometry, centred_weights, geometry
+from simulator.results import AccumulatorValues, OverflowRecord
+
+Array = NDArray[Any]
+
+LANES = 64
+"""Pixels worked on together."""
+
+TASKS = 8
+"""Least number of tasks that a layer is cut into, so that all threads have work."""
+
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
+"""Rounding rules in the order that the kernels number them."""
+
+
+@dataclass(frozen=True)
+class _Accumulated:
+    """Accumulators of all samples in tiles of 64 pixels: (pixel tiles, out_channels, 64)."""
+
+    shape: Geometry
+    pixels: int
+    value: Array
+    minimum: Array
+    maximum: Array
+    events: NDArray[np.int32]
+    first: NDArray[np.int32]
+    persistent: NDArray[np.bool_]
+    tallies: NDArray[np.int64]
+
+
+def accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> AccumulatorValues:
+    """Accumulate every output of an array layer as the hardware's PEs do.
+
+    Parameters
+    ----------
+    layer : WeightedLayer
+    x : integer array
+        Codes: (N, H, W, C), or for a dense layer any shape whose size is a multiple of in_features.
+    hardware : Hardware
+        The PE kind, accumulator widths and overflow rule.
+
+    Returns
+    -------
+    AccumulatorValues
+        Arrays of shape (N, out_height, out_width, out_channels), or (rows, out_features).
+
+    Raises
+    ------
+    HardwareError
+        Where the PE has no code for a weight.
+    """
+    tiles = _accumulate(layer, x, hardware)
+    shape: tuple[int, ...] = (tiles.shape.out_channels,)
+    if layer.weights.ndim == 4:
+        shape = (-1, tiles.shape.out_height, tiles.shape.out_width, *shape)
+    else:
+        shape = (-1, *shape)
+
+    def untiled(array: Array) -> Array:
+        flat = array.transpose(0, 2, 1).reshape(-1, tiles.shape.out_channels)
+        return flat[: tiles.pixels].reshape(shape)
+
+    return AccumulatorValues(
+        value=untiled(tiles.value).astype(np.int64),
+        events=untiled(tiles.events).astype(np.int64),
+        first_step=untiled(tiles.first).astype(np.int64) - 1,
+        minimum=untiled(tiles.minimum).astype(np.int64),
+        maximum=untiled(tiles.maximum).astype(np.int64),
+        persistent=untiled(tiles.persistent),
+    )
+
+
+def run_weighted(
+    layer: WeightedLayer, x: Array, output: Tensor, hardware: Hardware
+) -> tuple[Array, OverflowRecord]:
+    """Output codes and overflow record of an array layer.
+
+    Parameters
+    ----------
+    layer : WeightedLayer
+    x : integer array
+        As for `accumulate`.
+    output : Tensor
+        Its shape (the batch follows `x`) and element type.
+    hardware : Hardware
+
+    Returns
+    -------
+    codes : array
+    record : OverflowRecord
+        Over all outputs of all samples.
+    """
+    tiles = _accumulate(layer, x, hardware)
+    channels = tiles.shape.out_channels
+    codes = np.empty((tiles.pixels, channels), dtype=DTYPES[output.dtype])
+    rule = layer.requantization
+    bias = np.zeros(channels, dtype=np.int64) if layer.bias is None else layer.bias
+    kernels.post_process(
+        tiles.value,
+        np.ascontiguousarray(bias, dtype=np.int64),
+        _per_channel(rule.multiplier, channels),
+        _per_channel(rule.shift, channels),
+        rounding_index(rule),
+        hardware.post_bits,
+        layer.output_zero_point,
+        layer.activation_min,
+        layer.activation_max,
+        codes,
+    )
+    return codes.reshape((-1, *output.shape[1:])), _record(tiles, hardware)
+
+
+def rounding_index(rule: Requantization) -> int:
+    """Return the number that kernels give a rounding rule."""
+    return ROUNDINGS.index(rule.rounding)
+
+
+def _per_channel(values: NDArray[np.int32], channels: int) -> NDArray[np.int64]:
+    return np.broadcast_to(values, (channels,)).astype(np.int64)
+
+
+def _record(tiles: _Accumulated, hardware: Hardware) -> OverflowRecord:
+    events, affected, transient, persistent, _, _ = (int(n) for n in tiles.tallies.sum(axis=0))
+    minimum = int(tiles.tallies[:, 4].min())
+    maximum = int(tiles.tallies[:, 5].max())
+    return OverflowRecord(
+        acc_bits=hardware.array.acc_bits,
+        acc_overflow=hardware.array.acc_overflow,
+        events=events,
+        outputs_affected=affected,
+        transient=transient,
+        persistent=persistent,
+        minimum=minimum,
+        maximum=maximum,
+        bits_needed=1 + max((-minimum - 1).bit_length() if minimum else 0, maximum.bit_length()),
+    )
+
+
+def _accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> _Accumulated:
+    check_layer_fits(layer, hardware)
+    images = x if layer.weights.ndim == 4 else x.reshape(1, 1, -1, layer.weights.shape[1])
+    shape = geometry(layer, images.shape)
+    pixels = images.shape[0] * shape.pixels
+    operands, largest = _operands(images, layer.input_zero_point)
+    weights = centred_weights(layer).reshape(shape.out_channels, -1, layer.weights.shape[-1])
+    rows, factors, starts = kernels.build_steps(weights, shape.groups, hardware.serial)
+    bound = largest * _largest_norm(factors, starts)
+    dtype = np.int32 if bound < 1 << 31 else np.int64
+    tiles = -(-pixels // LANES)
+    size = (tiles, shape.out_channels, LANES)
+    value, minimum, maximum = (np.empty(size, dtype=dtype) for _ in range(3))
+    events, first = (np.zeros(size, dtype=np.int32) for _ in range(2))
+    persistent = np.zeros(size, dtype=np.bool_)
+    tallies = kernels.accumulate(
+        operands,
+        _window(shape),
+        shape.groups,
+        rows,
+        factors.astype(dtype),
+        starts,
+        _rules(hardware),
+        max(1, -(-TASKS // tiles)),
+        value,
+        minimum,
+        maximum,
+        events,
+        first,
+        persistent,
+    )
+    return _Accumulated(shape, pixels, value, minimum, maximum, events, first, persistent, tallies)
+
+
+def _operands(x: Array, zero_point: int) -> tuple[Array, int]:
+    """Codes minus zero point, int16 where they fit, and their largest magnitude."""
+    low, high = int(x.min()) - zero_point, int(x.max()) - zero_point
+    largest = max(-low, high, 0)
+    dtype = np.int16 if largest < 1 << 15 else np.int32
+    operands: Array = np.ascontiguousarray(x, dtype=dtype)
+    return operands - dtype(zero_point), largest
+
+
+def _largest_norm(factors: NDArray[np.int64], starts: NDArray[np.int64]) -> int:
+    """Largest sum of magnitudes over the channels: times |x| it bounds every prefix."""
+    total = np.concatenate([[0], np.cumsum(np.abs(factors))])
+    return int((total[starts[1:]] - total[starts[:-1]]).max())
+
+
+def _window(shape: Geometry) -> NDArray[np.int64]:
+    return np.array(
+        [
+            shape.out_height,
+            shape.out_width,
+            shape.kernel_height,
+            shape.kernel_width,
+            *shape.stride,
+            *shape.dilation,
+            shape.padding.top,
+            shape.padding.left,
+        ],
+        dtype=np.int64,
+    )
+
+
+def _rules(hardware: Hardware) -> NDArray[np.int64]:
+    array = hardware.array
+    narrow, wide = 1 << (array.acc_bits - 1), 1 << (array.wide_acc_bits - 1)
+    saturate = int(array.acc_overflow == "saturate")
+    return np.array(
+        [-narrow, narrow - 1, saturate, array.spill_interval, -wide, wide - 1], dtype=np.int64
+    )
