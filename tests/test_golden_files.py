@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 import resource
 import tracemalloc
 import zipfile
@@ -759,3 +760,33 @@ def test_names_that_utf8_cannot_hold_are_not_stored(tmp_path: Path) -> None:
     network = dataclasses.replace(every_layer(), source="\udcff.tflite")  # an undecodable file name
     with pytest.raises(ModelError, match="names must be Unicode text"):
         save_network(network, tmp_path / "n.npz")
+
+
+def test_a_whole_number_is_taken_where_a_real_one_is_due(stored: Path) -> None:
+    network = load_network(edited(stored, set_to("tensors", 2, "scale", value=1)))
+    assert type(network.tensors[2].scale) is float
+    assert network.tensors[2].scale == 1.0
+
+
+def test_the_description_of_the_format_names_every_field_of_every_layer() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "file_format.md").read_text()
+    abbreviations = {
+        "*zero points*": {"input_zero_point", "output_zero_point"},
+        "*clamp*": {"activation_min", "activation_max"},
+    }
+    abbreviations["*weighted*"] = {"weights", "weight_bits", "weight_zero_point", "bias"}.union(
+        {"requantization"}, *abbreviations.values()
+    )
+    rows: dict[str, set[str]] = {}
+    table = text[text.index("| `op` |") :].split("\n\n")[0]
+    for row in table.splitlines()[2:]:
+        _, ops, described, _ = row.split("|")
+        names = set(re.findall(r"`(\w+)`", described))
+        for abbreviation, meant in abbreviations.items():
+            names |= meant if abbreviation in described else set()
+        rows |= dict.fromkeys(re.findall(r"`(\w+)`", ops), names)
+    common = {"name", "inputs", "outputs"}
+    assert rows == {
+        op: {f.name for f in dataclasses.fields(layer_class)} - common
+        for layer_class, op in OP_NAMES.items()
+    }
