@@ -41,6 +41,7 @@ module drain #(
     input wire        [      TILE_W-1:0] cfg_channel_tiles,
     input wire        [   RESULTS_W-1:0] cfg_results,
     input wire        [   RESULTS_W-1:0] cfg_results_last,
+    input wire        [PARAM_ADDR_W-1:0] cfg_first_channel,
     input wire        [PARAM_ADDR_W-1:0] cfg_parameter_base,
     input wire        [  OUT_ADDR_W-1:0] cfg_output_base,
     input wire        [  OUT_ADDR_W-1:0] cfg_out_words,
@@ -164,8 +165,8 @@ module drain #(
 
   always_ff @(posedge clk) begin
     if (begin_run) begin
-      channel_q       <= '0;
-      first_channel_q <= '0;
+      channel_q       <= cfg_first_channel;
+      first_channel_q <= cfg_first_channel;
     end else if (tile_end) begin
       channel_q <= pixel_last ? following : first_channel_q;
       if (pixel_last) first_channel_q <= following;

@@ -17,8 +17,11 @@
 //   cfg_channel_tiles     channel tiles of the run, at least 1
 //   cfg_results           result cycles of a full channel tile: COLS * ROWS / LANES (D1)
 //   cfg_results_last      result cycles of the last channel tile
-//   cfg_feed_base, cfg_stream_base, cfg_parameter_base, cfg_activation_base, cfg_output_base
+//   cfg_feed_base, cfg_stream_base, cfg_activation_base, cfg_output_base
 //                         first address of the run in each memory
+//   cfg_first_channel     output channel of the run's first column: its codes go to word
+//                         cfg_first_channel / FEED, lane cfg_first_channel mod FEED of a pixel (M6)
+//   cfg_parameter_base    address of channel 0's parameters, modulo 2^PARAM_ADDR_W
 //   cfg_in_words          words of FEED input channels of a pixel (M2)
 //   cfg_out_words         words of FEED output channels of a pixel (M6)
 //   cfg_start_y .. cfg_end_x, cfg_height, cfg_width
@@ -85,6 +88,7 @@ module layer_engine #(
     input wire        [    RESULTS_W-1:0] cfg_results_last,
     input wire        [  FEED_ADDR_W-1:0] cfg_feed_base,
     input wire        [STREAM_ADDR_W-1:0] cfg_stream_base,
+    input wire        [ PARAM_ADDR_W-1:0] cfg_first_channel,
     input wire        [ PARAM_ADDR_W-1:0] cfg_parameter_base,
     input wire        [   ACT_ADDR_W-1:0] cfg_activation_base,
     input wire        [   OUT_ADDR_W-1:0] cfg_output_base,
@@ -402,6 +406,7 @@ module layer_engine #(
       .cfg_channel_tiles    (cfg_channel_tiles),
       .cfg_results          (cfg_results),
       .cfg_results_last     (cfg_results_last),
+      .cfg_first_channel    (cfg_first_channel),
       .cfg_parameter_base   (cfg_parameter_base),
       .cfg_output_base      (cfg_output_base),
       .cfg_out_words        (cfg_out_words),

@@ -1,0 +1,281 @@
+"""Run `layer_engine` in Icarus between memory files: no per-cycle Python, any number of runs."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from golden.errors import ToolError
+from rtl_models.parameters import (
+    address_bits,
+    configuration_words,
+    engine_parameters,
+    run_configuration,
+)
+from rtl_models.runner import find_tool
+from rtl_models.sources import VERILOG
+from rtl_models.sources import sources as module_sources
+from simulator.memory_image import activation_banks, pack_lanes, parameter_words
+from simulator.program import LayerProgram, feed_words, stream_words
+
+HARNESS = VERILOG / "tb" / "engine_harness.v"
+"""Memories around the engine; simulation only."""
+
+LEAST_MEMORY_WORDS = 1024
+"""Memories of the harness are a power of two and at least this long, so that builds are reused."""
+
+COUNTERS = (
+    "cycles",
+    "compute",
+    "fill",
+    "stall_feed",
+    "drain",
+    "overflow_events",
+    "overflow_outputs",
+)
+"""Counters of the engine as the harness prints them, one line a run."""
+
+
+@dataclass(frozen=True)
+class EngineRuns:
+    """What the engine did.
+
+    Parameters
+    ----------
+    codes : (R, words, F) int64 array
+        Output memories as unsigned bit patterns; 0 where nothing was written.
+    written : (R, words, F) bool array
+    counters : tuple of dict
+        One a run, keys of `COUNTERS`.
+    seconds : float
+        Wall time of the simulation.
+    folder : Path
+        Memory files, trace and waves.
+    """
+
+    codes: NDArray[np.int64]
+    written: NDArray[np.bool_]
+    counters: tuple[dict[str, int], ...]
+    seconds: float
+    folder: Path
+
+    @property
+    def total(self) -> dict[str, int]:
+        """Counters summed over the runs."""
+        return {name: sum(run[name] for run in self.counters) for name in COUNTERS}
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What the memories hold: parameters of the harness and the text of its files."""
+
+    parameters: dict[str, int]
+    files: dict[str, str]
+
+
+def run_engine(
+    runs: Sequence[LayerProgram],
+    image: ArrayLike,
+    *,
+    input_signed: bool,
+    folder: Path,
+    builds: Path,
+    sources: Sequence[Path] | None = None,
+    overrides: Mapping[str, int] | None = None,
+    trace: bool = False,
+    waves: bool = False,
+    reset_at: int = 0,
+    limit_cycles: int = 10_000_000,
+) -> EngineRuns:
+    """Run parts of one layer one after the other on one image.
+
+    Parameters
+    ----------
+    runs : sequence of LayerProgram
+        Parts of one layer in the order in which they run; they share the activation, parameter and
+        output memories, which hold the whole layer.
+    image : integer array
+        Input codes of one image.
+    input_signed : bool
+        Whether the codes are two's complement.
+    folder : Path
+        Memory files, trace and waves; give every run its own.
+    builds : Path
+        Compiled simulations, reused where parameters and sources are the same.
+    sources : sequence of Path, optional
+        Verilog files of the engine instead of the package's.
+    overrides : mapping, optional
+        Verilog parameters to change.
+    trace : bool
+        Write `trace.txt`.
+    waves : bool
+        Write `waves.fst`.
+    reset_at : int
+        Reset in this cycle of the first run, then start again; 0 for no reset.
+    limit_cycles : int
+        Longest run.
+
+    Raises
+    ------
+    ToolError
+        Icarus is missing, the Verilog does not compile, or a run does not end.
+    """
+    images = _images(runs, image, input_signed)
+    parameters = images.parameters | dict(overrides or {})
+    simulation = _build(parameters, builds, sources, trace)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in images.files.items():
+        (folder / name).write_text(text, encoding="ascii")
+    (folder / "counters.txt").unlink(missing_ok=True)
+    arguments = [f"+runs={len(runs)}", f"+limit={limit_cycles}", f"+reset_at={reset_at}"]
+    if waves:
+        arguments += ["-fst", "+waves"]
+    begin = time.perf_counter()
+    process = subprocess.run(
+        [find_tool("vvp"), "-n", str(simulation.resolve()), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.perf_counter() - begin
+    counters = _read_counters(folder / "counters.txt")
+    if process.returncode or len(counters) != len(runs):
+        said = (process.stdout + process.stderr).strip().splitlines()
+        raise ToolError(
+            f"the simulation in {folder} ended after {len(counters)} of {len(runs)} runs:"
+            f" {' | '.join(said[-3:]) or 'it said nothing'}"
+        )
+    array = runs[0].hardware.array
+    codes, written = _read_outputs(folder, array.rows, array.feed, array.activation_bits)
+    return EngineRuns(codes, written, counters, seconds, folder)
+
+
+def _images(runs: Sequence[LayerProgram], image: ArrayLike, input_signed: bool) -> _Images:
+    whole = runs[0]
+    hardware, geometry = whole.hardware, whole.geometry
+    parameters = engine_parameters(hardware)
+    feed: list[int] = []
+    streams: list[list[int]] = [[] for _ in range(geometry.cols)]
+    configuration: list[int] = []
+    bases: dict[tuple[range, bytes, bytes], tuple[int, int]] = {}
+    for program in runs:
+        words = feed_words(program)
+        columns = [stream_words(program, column) for column in range(geometry.cols)]
+        key = (program.channel_tiles, words.tobytes(), b"".join(c.tobytes() for c in columns))
+        if key not in bases:
+            bases[key] = (len(feed), len(streams[0]))
+            feed += words.tolist()
+            longest = max(column.size for column in columns)
+            for stream, column in zip(streams, columns, strict=True):
+                stream += column.tolist() + [0] * (longest - column.size)
+        feed_base, stream_base = bases[key]
+        values = run_configuration(
+            program, input_signed=input_signed, feed_base=feed_base, stream_base=stream_base
+        )
+        configuration += configuration_words(values, parameters)
+
+    channels = parameter_words(whole)
+    banks = activation_banks(image, geometry, whole.input_zero_point)
+    # Several passes lie side by side here, where the accelerator loads one after the other.
+    sizes = {
+        "FEED": len(feed),
+        "STREAM": len(streams[0]),
+        "PARAM": len(channels),
+        "OUT": geometry.out_bank_words,
+        "ACT": geometry.bank_words,
+    }
+    for name, words_needed in sizes.items():
+        width = max(parameters[f"{name}_ADDR_W"], address_bits(words_needed))
+        depth = max(LEAST_MEMORY_WORDS, 1 << address_bits(words_needed))
+        if name != "ACT":
+            parameters[f"{name}_ADDR_W"] = width
+        parameters[f"{name}_WORDS"] = depth
+    files = {
+        "configuration.hex": _lines(configuration),
+        "feed.hex": _memory(feed),
+        "parameters.hex": _memory(channels),
+    }
+    for bank, words in enumerate(banks):
+        packed = pack_lanes(words, hardware.array.activation_bits)
+        files[f"activation_{bank}.hex"] = _memory(packed)
+    for column, entries in enumerate(streams):
+        files[f"stream_{column}.hex"] = _memory(entries)
+    return _Images(parameters, files)
+
+
+def _lines(words: Sequence[int]) -> str:
+    return "".join(f"{word:x}\n" for word in words)
+
+
+def _memory(words: Sequence[int]) -> str:
+    return "@0\n" + _lines(words)
+
+
+def _build(
+    parameters: Mapping[str, int], builds: Path, sources: Sequence[Path] | None, trace: bool
+) -> Path:
+    """Compile the harness, or take the compilation of the same parameters and sources."""
+    files = [HARNESS, *(module_sources("layer_engine") if sources is None else sources)]
+    digest = hashlib.sha256(repr((sorted(parameters.items()), trace)).encode())
+    for path in files:
+        digest.update(path.read_bytes())
+    simulation = builds / f"engine_{digest.hexdigest()[:16]}.vvp"
+    if simulation.is_file():
+        return simulation
+    builds.mkdir(parents=True, exist_ok=True)
+    unfinished = simulation.with_suffix(".new")
+    process = subprocess.run(
+        [
+            find_tool("iverilog"),
+            "-g2012",
+            *(["-DTRACE"] if trace else []),
+            *(f"-Pengine_harness.{name}={value}" for name, value in parameters.items()),
+            *("-s", "engine_harness", "-o", str(unfinished)),
+            *map(str, files),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        said = (process.stdout + process.stderr).strip().splitlines()
+        raise ToolError(f"Icarus cannot compile the engine: {' | '.join(said[:5])}")
+    unfinished.replace(simulation)
+    return simulation
+
+
+def _read_counters(path: Path) -> tuple[dict[str, int], ...]:
+    if not path.is_file():
+        return ()
+    lines = path.read_text(encoding="ascii").splitlines()
+    return tuple(
+        dict(zip(COUNTERS, map(int, line.split()), strict=True)) for line in lines if "x" not in line
+    )
+
+
+def _read_outputs(
+    folder: Path, rows: int, feed: int, bits: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    digits = bits // 4
+    codes, written = [], []
+    for bank in range(rows):
+        text = (folder / f"output_{bank}.hex").read_text(encoding="ascii")
+        words = [line for line in text.splitlines() if line and not line.startswith(("/", "@"))]
+        # The highest lane comes first in the text.
+        lanes = [
+            [word[digits * i : digits * (i + 1)] for i in range(feed - 1, -1, -1)] for word in words
+        ]
+        known = np.array([["x" not in lane.lower() for lane in word] for word in lanes])
+        codes.append(
+            [[int(lane, 16) if "x" not in lane.lower() else 0 for lane in word] for word in lanes]
+        )
+        written.append(known)
+    return np.array(codes, dtype=np.int64), np.array(written)

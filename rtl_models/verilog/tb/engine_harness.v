@@ -1,0 +1,329 @@
+`default_nettype none
+
+// Simulation only: memories around layer_engine, loaded from and written to files.
+//
+// Runs the engine +runs=N times. Reads, in the working folder:
+//   configuration.hex   the values of the configuration ports of every run, one a line, in the order
+//                       of rtl_models.parameters.CONFIGURATION
+//   feed.hex, parameters.hex, activation_<bank>.hex, stream_<column>.hex
+//                       memory images; words not given stay unknown (X)
+// and writes
+//   output_<bank>.hex   output memories, X where nothing was written
+//   counters.txt        per run: cycles, compute, fill, stall_feed, drain, overflow events, outputs
+//   trace.txt           with TRACE defined: the architectural state of every cycle, see `line`
+//   waves.fst           with +waves, from vvp -fst
+//
+// +reset_at=K asserts reset in cycle K of the first run, then starts all over.
+// +limit=K gives up after K cycles.
+module engine_harness #(
+    parameter integer ROWS          = 4,
+    parameter integer COLS          = 4,
+    parameter integer FEED          = 1,
+    parameter integer DEPTH         = 1,
+    parameter integer PE_KIND       = 0,
+    parameter integer TERMS         = 1,
+    parameter integer CODE_W        = 8,
+    parameter integer WEIGHT_W      = 9,
+    parameter integer ACC_BITS      = 32,
+    parameter integer SATURATE      = 0,
+    parameter integer EVENTS_W      = 16,
+    parameter integer SPILL         = 0,
+    parameter integer WIDE_BITS     = 32,
+    parameter integer LANES         = 1,
+    parameter integer POST_W        = 32,
+    parameter integer FEED_ADDR_W   = 10,
+    parameter integer ACT_ADDR_W    = 10,
+    parameter integer STREAM_ADDR_W = 10,
+    parameter integer PARAM_ADDR_W  = 10,
+    parameter integer OUT_ADDR_W    = 10,
+    parameter integer COORD_W       = 20,
+    parameter integer TILE_W        = 16,
+    // words of the memories
+    parameter integer FEED_WORDS    = 1024,
+    parameter integer ACT_WORDS     = 1024,
+    parameter integer STREAM_WORDS  = 1024,
+    parameter integer PARAM_WORDS   = 1024,
+    parameter integer OUT_WORDS     = 1024
+);
+  localparam integer LANE_W = FEED > 1 ? $clog2(FEED) : 1;
+  localparam integer ENTRY_CODE_W = PE_KIND == 0 ? WEIGHT_W : PE_KIND == 1 ? TERMS * 6 : 2;
+  localparam integer ENTRY_W = 5 + LANE_W + ENTRY_CODE_W;
+  localparam integer ROT_W = ROWS > 1 ? $clog2(ROWS) : 1;
+  localparam integer FEED_WORD_W = 2 + ACT_ADDR_W + ROT_W + 16;
+  localparam integer PARAM_W = POST_W + 40;
+  localparam integer RESULTS_W = $clog2(COLS * (ROWS / LANES) + 1);
+
+  reg clk = 1'b0;
+  reg rst = 1'b1;
+  reg start = 1'b0;
+  wire busy, done;
+
+  // Configuration
+  reg [TILE_W-1:0] cfg_pixel_tiles, cfg_channel_tiles;
+  reg [RESULTS_W-1:0] cfg_results, cfg_results_last;
+  reg [FEED_ADDR_W-1:0] cfg_feed_base;
+  reg [STREAM_ADDR_W-1:0] cfg_stream_base;
+  reg [PARAM_ADDR_W-1:0] cfg_first_channel, cfg_parameter_base;
+  reg [ACT_ADDR_W-1:0] cfg_activation_base, cfg_in_words;
+  reg [OUT_ADDR_W-1:0] cfg_output_base, cfg_out_words;
+  reg [ROWS*COORD_W-1:0] cfg_start_y, cfg_start_x;
+  reg [COORD_W-1:0] cfg_step_y, cfg_step_x, cfg_row_y, cfg_wrap_x, cfg_pitch_x;
+  reg [COORD_W-1:0] cfg_end_y, cfg_end_x, cfg_height, cfg_width;
+  reg cfg_input_signed, cfg_drain;
+  reg [CODE_W:0] cfg_input_zero_point, cfg_output_zero_point, cfg_minimum, cfg_maximum;
+  reg [2:0] cfg_rounding;
+
+  // Memories
+  wire feed_read, act_read, param_read;
+  wire [FEED_ADDR_W-1:0] feed_addr;
+  wire [ROWS*ACT_ADDR_W-1:0] act_addr;
+  wire [PARAM_ADDR_W-1:0] param_addr;
+  wire [COLS-1:0] stream_read;
+  wire [COLS*STREAM_ADDR_W-1:0] stream_addr;
+  wire [ROWS*FEED-1:0] out_write;
+  wire [OUT_ADDR_W-1:0] out_addr;
+  wire [LANES*CODE_W-1:0] out_data;
+  reg [FEED_WORD_W-1:0] feed_word;
+  reg [PARAM_W-1:0] param_word;
+  wire [ROWS*FEED*CODE_W-1:0] act_code;
+  wire [COLS*ENTRY_W-1:0] stream_entry;
+
+  reg [FEED_WORD_W-1:0] feed_memory[0:FEED_WORDS-1];
+  reg [PARAM_W-1:0] param_memory[0:PARAM_WORDS-1];
+
+  always @(posedge clk) begin
+    if (feed_read) feed_word <= feed_memory[feed_addr];
+    if (param_read) param_word <= param_memory[param_addr];
+  end
+
+  initial begin
+    $readmemh("feed.hex", feed_memory);
+    $readmemh("parameters.hex", param_memory);
+  end
+
+  event write_back;
+  genvar row, col, lane;
+  generate
+    for (row = 0; row < ROWS; row = row + 1) begin : g_bank
+      reg [FEED*CODE_W-1:0] act_memory[0:ACT_WORDS-1];
+      reg [FEED*CODE_W-1:0] act_q;
+      wire [ACT_ADDR_W-1:0] addr = act_addr[row*ACT_ADDR_W+:ACT_ADDR_W];
+      assign act_code[row*FEED*CODE_W+:FEED*CODE_W] = act_q;
+      always @(posedge clk) if (act_read) act_q <= act_memory[addr];
+      initial $readmemh($sformatf("activation_%0d.hex", row), act_memory);
+
+      reg [FEED*CODE_W-1:0] out_memory[0:OUT_WORDS-1];
+      wire [CODE_W-1:0] code = out_data[(row%LANES)*CODE_W+:CODE_W];
+      for (lane = 0; lane < FEED; lane = lane + 1) begin : g_lane
+        always @(posedge clk) begin
+          if (out_write[row*FEED+lane]) out_memory[out_addr][lane*CODE_W+:CODE_W] <= code;
+        end
+      end
+      always @(write_back) $writememh($sformatf("output_%0d.hex", row), out_memory);
+    end
+
+    for (col = 0; col < COLS; col = col + 1) begin : g_stream
+      reg [ENTRY_W-1:0] memory[0:STREAM_WORDS-1];
+      reg [ENTRY_W-1:0] entry_q;
+      wire [STREAM_ADDR_W-1:0] addr = stream_addr[col*STREAM_ADDR_W+:STREAM_ADDR_W];
+      assign stream_entry[col*ENTRY_W+:ENTRY_W] = entry_q;
+      always @(posedge clk) if (stream_read[col]) entry_q <= memory[addr];
+      initial $readmemh($sformatf("stream_%0d.hex", col), memory);
+    end
+  endgenerate
+
+  wire [31:0] cycles, compute_cycles, fill_cycles, stall_feed_cycles, drain_cycles;
+  wire [31:0] overflow_events, overflow_outputs;
+
+  layer_engine #(
+      .ROWS         (ROWS),
+      .COLS         (COLS),
+      .FEED         (FEED),
+      .DEPTH        (DEPTH),
+      .PE_KIND      (PE_KIND),
+      .TERMS        (TERMS),
+      .CODE_W       (CODE_W),
+      .WEIGHT_W     (WEIGHT_W),
+      .ACC_BITS     (ACC_BITS),
+      .SATURATE     (SATURATE),
+      .EVENTS_W     (EVENTS_W),
+      .SPILL        (SPILL),
+      .WIDE_BITS    (WIDE_BITS),
+      .LANES        (LANES),
+      .POST_W       (POST_W),
+      .FEED_ADDR_W  (FEED_ADDR_W),
+      .ACT_ADDR_W   (ACT_ADDR_W),
+      .STREAM_ADDR_W(STREAM_ADDR_W),
+      .PARAM_ADDR_W (PARAM_ADDR_W),
+      .OUT_ADDR_W   (OUT_ADDR_W),
+      .COORD_W      (COORD_W),
+      .TILE_W       (TILE_W)
+  ) u_engine (
+      .clk                  (clk),
+      .rst                  (rst),
+      .start                (start),
+      .busy                 (busy),
+      .done                 (done),
+      .cfg_pixel_tiles      (cfg_pixel_tiles),
+      .cfg_channel_tiles    (cfg_channel_tiles),
+      .cfg_results          (cfg_results),
+      .cfg_results_last     (cfg_results_last),
+      .cfg_feed_base        (cfg_feed_base),
+      .cfg_stream_base      (cfg_stream_base),
+      .cfg_first_channel    (cfg_first_channel),
+      .cfg_parameter_base   (cfg_parameter_base),
+      .cfg_activation_base  (cfg_activation_base),
+      .cfg_output_base      (cfg_output_base),
+      .cfg_in_words         (cfg_in_words),
+      .cfg_out_words        (cfg_out_words),
+      .cfg_start_y          (cfg_start_y),
+      .cfg_start_x          (cfg_start_x),
+      .cfg_step_y           (cfg_step_y),
+      .cfg_step_x           (cfg_step_x),
+      .cfg_row_y            (cfg_row_y),
+      .cfg_wrap_x           (cfg_wrap_x),
+      .cfg_pitch_x          (cfg_pitch_x),
+      .cfg_end_y            (cfg_end_y),
+      .cfg_end_x            (cfg_end_x),
+      .cfg_height           (cfg_height),
+      .cfg_width            (cfg_width),
+      .cfg_input_signed     (cfg_input_signed),
+      .cfg_input_zero_point (cfg_input_zero_point),
+      .cfg_output_zero_point(cfg_output_zero_point),
+      .cfg_rounding         (cfg_rounding),
+      .cfg_minimum          (cfg_minimum),
+      .cfg_maximum          (cfg_maximum),
+      .cfg_drain            (cfg_drain),
+      .feed_read            (feed_read),
+      .feed_addr            (feed_addr),
+      .feed_word            (feed_word),
+      .act_read             (act_read),
+      .act_addr             (act_addr),
+      .act_code             (act_code),
+      .stream_read          (stream_read),
+      .stream_addr          (stream_addr),
+      .stream_entry         (stream_entry),
+      .param_read           (param_read),
+      .param_addr           (param_addr),
+      .param_word           (param_word),
+      .out_write            (out_write),
+      .out_addr             (out_addr),
+      .out_data             (out_data),
+      .cycles               (cycles),
+      .compute_cycles       (compute_cycles),
+      .fill_cycles          (fill_cycles),
+      .stall_feed_cycles    (stall_feed_cycles),
+      .drain_cycles         (drain_cycles),
+      .overflow_events      (overflow_events),
+      .overflow_outputs     (overflow_outputs)
+  );
+
+  // Sequence. Inputs change at the falling edge, so no race decides what a rising edge sees.
+  integer configuration, counters, run, runs, cycle, reset_at, limit, fields;
+
+  always #5 clk = !clk;
+
+  task configure;
+    begin
+      fields = 0;
+      fields = fields + $fscanf(configuration, "%h", cfg_pixel_tiles);
+      fields = fields + $fscanf(configuration, "%h", cfg_channel_tiles);
+      fields = fields + $fscanf(configuration, "%h", cfg_results);
+      fields = fields + $fscanf(configuration, "%h", cfg_results_last);
+      fields = fields + $fscanf(configuration, "%h", cfg_feed_base);
+      fields = fields + $fscanf(configuration, "%h", cfg_stream_base);
+      fields = fields + $fscanf(configuration, "%h", cfg_first_channel);
+      fields = fields + $fscanf(configuration, "%h", cfg_parameter_base);
+      fields = fields + $fscanf(configuration, "%h", cfg_activation_base);
+      fields = fields + $fscanf(configuration, "%h", cfg_output_base);
+      fields = fields + $fscanf(configuration, "%h", cfg_in_words);
+      fields = fields + $fscanf(configuration, "%h", cfg_out_words);
+      fields = fields + $fscanf(configuration, "%h", cfg_start_y);
+      fields = fields + $fscanf(configuration, "%h", cfg_start_x);
+      fields = fields + $fscanf(configuration, "%h", cfg_step_y);
+      fields = fields + $fscanf(configuration, "%h", cfg_step_x);
+      fields = fields + $fscanf(configuration, "%h", cfg_row_y);
+      fields = fields + $fscanf(configuration, "%h", cfg_wrap_x);
+      fields = fields + $fscanf(configuration, "%h", cfg_pitch_x);
+      fields = fields + $fscanf(configuration, "%h", cfg_end_y);
+      fields = fields + $fscanf(configuration, "%h", cfg_end_x);
+      fields = fields + $fscanf(configuration, "%h", cfg_height);
+      fields = fields + $fscanf(configuration, "%h", cfg_width);
+      fields = fields + $fscanf(configuration, "%h", cfg_input_signed);
+      fields = fields + $fscanf(configuration, "%h", cfg_input_zero_point);
+      fields = fields + $fscanf(configuration, "%h", cfg_output_zero_point);
+      fields = fields + $fscanf(configuration, "%h", cfg_rounding);
+      fields = fields + $fscanf(configuration, "%h", cfg_minimum);
+      fields = fields + $fscanf(configuration, "%h", cfg_maximum);
+      fields = fields + $fscanf(configuration, "%h", cfg_drain);
+      if (fields != 30) begin
+        $display("configuration.hex ends early in run %0d", run);
+        $finish;
+      end
+    end
+  endtask
+
+  task reset;
+    begin
+      rst = 1'b1;
+      @(negedge clk);
+      rst = 1'b0;
+    end
+  endtask
+
+  task begin_run;
+    begin
+      configure;
+      start = 1'b1;
+      @(negedge clk);
+      start = 1'b0;
+      cycle = 1;
+    end
+  endtask
+
+  initial begin
+    if (!$value$plusargs("runs=%d", runs)) runs = 1;
+    if (!$value$plusargs("reset_at=%d", reset_at)) reset_at = 0;
+    if (!$value$plusargs("limit=%d", limit)) limit = 1000000000;
+    if ($test$plusargs("waves")) begin
+      $dumpfile("waves.fst");
+      $dumpvars(0, engine_harness);
+    end
+    configuration = $fopen("configuration.hex", "r");
+    counters = $fopen("counters.txt", "w");
+    cycle = 0;
+    run = 0;
+    @(negedge clk);
+    reset;
+    if (reset_at > 0) begin
+      begin_run;
+      while (cycle < reset_at) begin
+        @(negedge clk);
+        cycle = cycle + 1;
+      end
+      reset;
+      $fclose(configuration);
+      configuration = $fopen("configuration.hex", "r");
+    end
+    for (run = 0; run < runs; run = run + 1) begin
+      begin_run;
+      while (done !== 1'b1) begin
+        if (cycle >= limit) begin
+          $display("run %0d is not done after %0d cycles", run, cycle);
+          $finish;
+        end
+        @(negedge clk);
+        cycle = cycle + 1;
+      end
+      @(negedge clk);
+      $fwrite(counters, "%0d %0d %0d %0d %0d %0d %0d\n", cycles, compute_cycles, fill_cycles,
+              stall_feed_cycles, drain_cycles, overflow_events, overflow_outputs);
+    end
+    $fclose(counters);
+    ->write_back;
+    @(negedge clk);
+    $finish;
+  end
+endmodule
+
+`default_nettype wire
