@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tflite
+from oracle import run_tflite_micro
+from tflite_builder import ModelBuilder
 
 from golden.files import load_network, save_arrays, save_network
-from golden.network import Add, Conv2D, Network, WeightedLayer
+from golden.network import (
+    Add,
+    AveragePool2D,
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    Network,
+    Reshape,
+    WeightedLayer,
+)
 from golden.run import run
 
 FOLDER = Path(__file__).parents[1] / "napier" / "models"
@@ -85,6 +98,75 @@ def test_relu_is_the_clamp_at_the_zero_point(network: Network) -> None:
     linear = {name for name, (low, zero_point) in clamps.items() if low < zero_point}
     assert linear == {"block_2", "dense"}
     assert all(low == zero for name, (low, zero) in clamps.items() if name not in linear)
+
+
+# -- TensorFlow Lite Micro as the judge ------------------------------------------------------------
+
+
+def as_tflite(network: Network, batch: int) -> bytes:
+    """The network as a TensorFlow Lite file, whose tensors have the network's indices.
+
+    The file holds scales, no multipliers: those the outside kernels work out themselves.
+    """
+    builder = ModelBuilder()
+    for tensor in network.tensors:
+        assert tensor.scale is not None
+        builder.tensor((batch, *tensor.shape[1:]), "int8", tensor.scale, tensor.zero_point)
+    relu = tflite.ActivationFunctionType.RELU
+    same = tflite.Padding.SAME
+    for layer in network.layers:
+        inputs, (output,) = list(layer.inputs), layer.outputs
+        fused: dict[str, Any] = {"FusedActivationFunction": 0}
+        if getattr(layer, "activation_min", -128) == network.tensors[output].zero_point:
+            fused = {"FusedActivationFunction": relu}
+        if isinstance(layer, WeightedLayer):
+            inputs += weights_and_bias(builder, network, layer)
+        if isinstance(layer, Conv2D):
+            depthwise = isinstance(layer, DepthwiseConv2D)
+            name = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
+            fused |= {"DepthMultiplier": 1} if depthwise else {}
+            fused |= {"StrideH": layer.stride[0], "StrideW": layer.stride[1], "Padding": same}
+            builder.operator(name, inputs, [output], **fused)
+        elif isinstance(layer, FullyConnected):
+            builder.operator("FULLY_CONNECTED", inputs, [output], **fused)
+        elif isinstance(layer, Add):
+            builder.operator("ADD", inputs, [output], **fused)
+        elif isinstance(layer, AveragePool2D):
+            sizes = {"FilterHeight": 2, "FilterWidth": 2, "StrideH": 2, "StrideW": 2}
+            builder.operator("AVERAGE_POOL_2D", inputs, [output], Padding=same, **sizes)
+        else:
+            assert isinstance(layer, Reshape)
+            shape = builder.constant([batch, *network.tensors[output].shape[1:]])
+            builder.operator("RESHAPE", [*inputs, shape], [output])
+    return builder.build(network.inputs, network.outputs)
+
+
+def weights_and_bias(builder: ModelBuilder, network: Network, layer: WeightedLayer) -> list[int]:
+    """Add the constants of a layer; a multiplier has 31 bits, enough to find its float32 scale."""
+    source, output = (network.tensors[ends[0]].scale for ends in (layer.inputs, layer.outputs))
+    rule = layer.requantization
+    reals = rule.multiplier * 2.0 ** (rule.shift - 31)
+    scales = (reals * output / source).astype(np.float32)
+    weights, axis = layer.weights, 0
+    if isinstance(layer, DepthwiseConv2D):
+        weights, axis = weights.transpose(3, 1, 2, 0), 3
+    bias_scales = np.float32(source) * scales
+    return [
+        builder.tensor(weights.shape, "int8", scales, axis=axis, data=weights),
+        builder.tensor(layer.bias.shape, "int32", bias_scales, data=layer.bias),
+    ]
+
+
+def test_every_tensor_equals_that_of_tensorflow_lite_micro(
+    network: Network, held_out: tuple[np.ndarray, np.ndarray]
+) -> None:
+    images, labels = held_out
+    tensors = run(network, [images], keep_tensors=True).tensors
+    expected = run_tflite_micro(as_tflite(network, len(images)), [images], tensors, 1 << 23)
+    for index, values in tensors.items():
+        np.testing.assert_array_equal(values, expected[index], network.tensors[index].name)
+    logits = expected[network.outputs[0]]
+    assert np.mean(logits.argmax(axis=1) == labels) >= 0.97
 
 
 # -- the script that made it -----------------------------------------------------------------------
