@@ -1,0 +1,479 @@
+"""The accelerator cycle by cycle: every register of docs/microarchitecture.md, every cycle.
+
+`step_layer` runs a layer. `Engine` is one engine whose cycles can be taken one at a time, so that
+Verilog can be compared with it; `ArrayModel` is the array alone, driven signal by signal. The
+registers are the fields of `simulator.stepped_kernels.EngineRegisters`, by the document's names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from golden.errors import InputError
+from golden.formats import IntFormat, split_by_range
+from golden.network import FullyConnected, WeightedLayer
+from simulator import stepped_kernels as kernels
+from simulator.hardware import Hardware
+from simulator.memory_image import activation_banks, outputs_from_banks
+from simulator.plan import Pass, plan_layer
+from simulator.program import ROUNDINGS, Geometry, LayerProgram, compile_layer
+from simulator.results import AccumulatorValues, Events, LayerTiming
+
+IntArray = NDArray[np.int64]
+
+ENGINE_CAUSES = ("fill", "compute", "drain", "stall_feed")
+"""Causes of an engine's cycles in the order of `Counters.causes` (rule E5)."""
+
+TRANSFER_CAUSES = ("stall_weights", "stall_activations", "stall_outputs")
+"""Causes of the cycles in which the engine waits, in the order of the kernels (rule T6)."""
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """One run of the engine.
+
+    Parameters
+    ----------
+    cycles : int
+        From 1 to the cycle of `done` (rule E3).
+    cycles_by_cause : dict of str to int
+        Every name of `ENGINE_CAUSES`; the values sum to `cycles`.
+    events : Events
+        Those of the engine; no transfers.
+    overflow_events, overflow_outputs : int
+        The counters of rule D4.
+    """
+
+    cycles: int
+    cycles_by_cause: dict[str, int]
+    events: Events
+    overflow_events: int
+    overflow_outputs: int
+
+
+def array_config(hardware: Hardware) -> kernels.ArrayConfig:
+    """Parameters of the array as the kernels read them."""
+    array = hardware.array
+    return kernels.ArrayConfig(
+        rows=array.rows,
+        cols=array.cols,
+        feed=array.feed,
+        depth=hardware.depth,
+        kind={"mac": kernels.MAC, "shift_add": kernels.SHIFT_ADD, "ternary": kernels.TERNARY}[
+            hardware.pe.kind
+        ],
+        terms=hardware.pe.terms,
+        weight_bits=hardware.weight_operand_bits,
+        acc_bits=array.acc_bits,
+        saturate=array.acc_overflow == "saturate",
+        spill_interval=array.spill_interval,
+        wide_acc_bits=array.wide_acc_bits,
+        events_max=(1 << array.events_bits) - 1,
+    )
+
+
+def reset_array(hardware: Hardware) -> kernels.ArrayRegisters:
+    """Set the registers of an array to what they are after reset: all 0."""
+    array = hardware.array
+    pes = (array.rows, array.cols)
+    return kernels.ArrayRegisters(
+        n=_zeros(1),
+        word=_zeros(hardware.depth, array.rows, array.feed),
+        offset=_zeros(array.cols),
+        done=_zeros(array.cols),
+        handoff=_zeros(1),
+        pe=kernels.PERegisters(*(_zeros(*pes) for _ in kernels.PERegisters._fields)),
+        seen=_observer(pes),
+        result_seen=_observer(pes),
+    )
+
+
+def array_inputs(hardware: Hardware) -> kernels.ArrayInputs:
+    """All signals into the array, at 0."""
+    array = hardware.array
+    per_column = {name: _zeros(array.cols) for name in ("last", "advance", "lane", "code")}
+    return kernels.ArrayInputs(
+        feed_valid=_zeros(1),
+        feed_data=_zeros(array.rows, array.feed),
+        entry_valid=_zeros(array.cols),
+        handoff_ready=_zeros(1),
+        drain=_zeros(1),
+        flush=_zeros(1),
+        **per_column,
+    )
+
+
+def array_outputs(hardware: Hardware) -> kernels.ArrayOutputs:
+    """All signals out of the array, at 0."""
+    cols = hardware.array.cols
+    return kernels.ArrayOutputs(
+        feed_ready=_zeros(1),
+        entry_ready=_zeros(cols),
+        issue=_zeros(cols),
+        release=_zeros(1),
+        fire=_zeros(1),
+    )
+
+
+def _zeros(*shape: int) -> IntArray:
+    return np.zeros(shape, np.int64)
+
+
+def _observer(shape: tuple[int, int]) -> kernels.Observer:
+    observer = kernels.Observer(*(_zeros(*shape) for _ in kernels.Observer._fields))
+    observer.first_step[:] = -1
+    return observer
+
+
+class ArrayModel:
+    """The array alone (A and P rules): set `inputs`, call `step`, read `outputs` and `registers`.
+
+    Parameters
+    ----------
+    hardware : Hardware
+
+    Attributes
+    ----------
+    registers : ArrayRegisters
+        As they are at the beginning of the next cycle.
+    inputs : ArrayInputs
+        Arrays to be filled for the next cycle.
+    outputs : ArrayOutputs
+        Of the latest cycle, in answer to its inputs.
+    """
+
+    def __init__(self, hardware: Hardware) -> None:
+        self.config = array_config(hardware)
+        self.registers = reset_array(hardware)
+        self.inputs = array_inputs(hardware)
+        self.outputs = array_outputs(hardware)
+
+    def step(self) -> None:
+        """Take one cycle."""
+        kernels.step_array(self.config, self.registers, self.inputs, self.outputs)
+
+
+class Engine:
+    """One engine with its memories; its accumulators outlive a run (rule E4).
+
+    ``start(program)`` is cycle 0; then ``step()`` takes one cycle until ``busy`` is False, or
+    ``finish()`` takes all that are left.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    geometry : Geometry
+        Of the layer that it works on.
+    image : integer array
+        One input image; codes, channels last.
+    input_zero_point : int
+
+    Attributes
+    ----------
+    registers : EngineRegisters
+        After `step`: the registers at the end of the cycle; `inputs` and `outputs` in it are the
+        signals of the array during the cycle.
+    output_banks : (R, out_bank_words, F) int64 array
+        Output memory (rule M6).
+    records : Records
+        What the drain has read of each output.
+    """
+
+    def __init__(
+        self, hardware: Hardware, geometry: Geometry, image: ArrayLike, input_zero_point: int
+    ) -> None:
+        self.hardware = hardware
+        self.geometry = geometry
+        self.activation_banks = activation_banks(image, geometry, input_zero_point)
+        self.output_banks = _zeros(geometry.rows, geometry.out_bank_words, geometry.feed)
+        outputs = (geometry.out_height, geometry.out_width, geometry.out_channels)
+        self.records = kernels.Records(*(_zeros(*outputs) for _ in kernels.Records._fields))
+        self.registers = _reset_engine(hardware)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is under way."""
+        return bool(self.registers.busy[0])
+
+    def start(self, program: LayerProgram) -> None:
+        """Take cycle 0 of a run of `program`, which is of the engine's layer."""
+        self.config = _engine_config(program)
+        self.memories = _memories(program, self.activation_banks, self.output_banks)
+        kernels.start_engine(self.config, self.memories, self.registers)
+
+    def step(self) -> None:
+        """Take one cycle."""
+        kernels.step_engine(self.config, self.memories, self.registers, self.records)
+
+    def finish(self) -> EngineRun:
+        """Take the cycles that are left and say what the run was."""
+        kernels.finish_engine(self.config, self.memories, self.registers, self.records)
+        counters = self.registers.counters
+        cycles = int(self.registers.cycle[0])
+        return EngineRun(
+            cycles=cycles,
+            cycles_by_cause=dict(zip(ENGINE_CAUSES, counters.causes.tolist(), strict=True)),
+            events=Events(
+                steps=int(counters.steps[0]),
+                entries=int(counters.entries[0]),
+                window_words=int(counters.window_words[0]),
+                feed_words=int(counters.feed_words[0]),
+                parameter_reads=int(counters.parameter_reads[0]),
+                output_codes=int(counters.output_codes[0]),
+            ),
+            overflow_events=int(counters.overflow_events[0]),
+            overflow_outputs=int(counters.overflow_outputs[0]),
+        )
+
+    def run(self, program: LayerProgram) -> EngineRun:
+        """Run `program` from `start` to `done`."""
+        self.start(program)
+        return self.finish()
+
+    def output_image(self) -> IntArray:
+        """(out_height, out_width, out_channels) codes of the output memory."""
+        return outputs_from_banks(self.output_banks, self.geometry)
+
+
+def _reset_engine(hardware: Hardware) -> kernels.EngineRegisters:
+    array, lanes = hardware.array, hardware.post.lanes
+    feeder = {name: _zeros(1) for name in kernels.FeederRegisters._fields}
+    feeder |= {"f2_bank": _zeros(array.rows, array.feed), "f2_mask": _zeros(array.rows)}
+    drain = {name: _zeros(1) for name in kernels.DrainRegisters._fields}
+    drain |= {
+        "fired": _zeros(2, 3),
+        "tile": _zeros(2),
+        "post_valid": _zeros(4),
+        "post_value": _zeros(4, lanes),
+        "post_place": _zeros(4, 3),
+    }
+    counters = {name: _zeros(1) for name in kernels.Counters._fields}
+    counters["causes"] = _zeros(len(ENGINE_CAUSES))
+    return kernels.EngineRegisters(
+        busy=_zeros(1),
+        cycle=_zeros(1),
+        done=_zeros(1),
+        array=reset_array(hardware),
+        feeder=kernels.FeederRegisters(**feeder),
+        streams=kernels.StreamRegisters(
+            *(_zeros(array.cols) for _ in kernels.StreamRegisters._fields)
+        ),
+        drain=kernels.DrainRegisters(**drain),
+        counters=kernels.Counters(**counters),
+        inputs=array_inputs(hardware),
+        outputs=array_outputs(hardware),
+    )
+
+
+def _engine_config(program: LayerProgram) -> kernels.EngineConfig:
+    geometry, hardware, parameters = program.geometry, program.hardware, program.parameters
+    return kernels.EngineConfig(
+        array=array_config(hardware),
+        lanes=hardware.post.lanes,
+        height=geometry.height,
+        width=geometry.width,
+        in_words=geometry.in_words,
+        out_height=geometry.out_height,
+        out_width=geometry.out_width,
+        out_channels=geometry.out_channels,
+        out_words=geometry.out_words,
+        pitch=geometry.pitch,
+        stride_y=geometry.stride[0],
+        stride_x=geometry.stride[1],
+        pad_top=geometry.pad_top,
+        pad_left=geometry.pad_left,
+        input_zero_point=program.input_zero_point,
+        pixel_first=program.pixel_tiles.start,
+        pixel_stop=program.pixel_tiles.stop,
+        channel_first=program.channel_tiles.start,
+        channel_tiles=len(program.channel_tiles),
+        drain=int(program.drain),
+        post_bits=hardware.post_bits,
+        rounding=ROUNDINGS.index(parameters.rounding),
+        output_zero_point=parameters.output_zero_point,
+        activation_min=parameters.activation_min,
+        activation_max=parameters.activation_max,
+    )
+
+
+def _memories(program: LayerProgram, activations: IntArray, outputs: IntArray) -> kernels.Memories:
+    feed, streams, parameters = program.feed, program.streams, program.parameters
+    return kernels.Memories(
+        feed_last=feed.last,
+        feed_addr=feed.addr,
+        feed_rot=feed.rot,
+        feed_dy=feed.dy,
+        feed_dx=feed.dx,
+        feed_start=feed.start,
+        entry_last=streams.last,
+        entry_advance=streams.advance,
+        entry_lane=streams.lane,
+        entry_code=streams.code,
+        entry_start=streams.start,
+        activation=activations,
+        bias=parameters.bias,
+        multiplier=parameters.multiplier,
+        shift=parameters.shift,
+        output=outputs,
+    )
+
+
+@dataclass(frozen=True)
+class LayerRun:
+    """What `step_layer` returns.
+
+    Parameters
+    ----------
+    outputs : int64 array
+        Codes, in the shape of the layer's output.
+    accumulators : AccumulatorValues
+        In the same shape.
+    timing : LayerTiming
+        Of one image.
+    overflow_events, overflow_outputs : int
+        The hardware's counters (rule D4), all images.
+    """
+
+    outputs: IntArray
+    accumulators: AccumulatorValues
+    timing: LayerTiming
+    overflow_events: int
+    overflow_outputs: int
+
+
+def step_layer(layer: WeightedLayer, hardware: Hardware, x: ArrayLike) -> LayerRun:
+    """Run a layer cycle by cycle: all its passes, transfers included, image after image.
+
+    Parameters
+    ----------
+    layer : WeightedLayer
+    hardware : Hardware
+    x : integer array
+        Input codes, batch first.
+
+    Raises
+    ------
+    InputError, HardwareError
+        The layer does not take the input, or the hardware not the layer.
+    """
+    codes = np.asarray(x, dtype=np.int64)
+    _check_operands(layer, hardware, codes)
+    program = compile_layer(layer, codes.shape, hardware)
+    passes = plan_layer(layer, (1, *codes.shape[1:]), hardware).passes
+    programs = [_program_of(program, each) for each in passes]
+    engines, runs = [], []
+    for image in codes:
+        engine = Engine(hardware, program.geometry, image, layer.input_zero_point)
+        runs = [engine.run(each) for each in programs]
+        engines.append((engine, runs))
+    shape = _output_shape(layer, codes.shape, program.geometry)
+    return LayerRun(
+        outputs=np.stack([engine.output_image() for engine, _ in engines]).reshape(shape),
+        accumulators=_accumulator_values(
+            [engine.records for engine, _ in engines], hardware, shape
+        ),
+        timing=layer_timing(passes, runs, hardware),
+        overflow_events=sum(run.overflow_events for _, image in engines for run in image),
+        overflow_outputs=sum(run.overflow_outputs for _, image in engines for run in image),
+    )
+
+
+def _check_operands(layer: WeightedLayer, hardware: Hardware, codes: IntArray) -> None:
+    if codes.ndim < 2 or codes.shape[0] < 1:
+        raise InputError(
+            f'layer "{layer.name}" takes one or more images, batch first, but its input has the'
+            f" shape {codes.shape}; add a batch axis"
+        )
+    operands = IntFormat(hardware.operand_bits)
+    outside = split_by_range(codes - layer.input_zero_point, operands)
+    if outside.any():
+        raise InputError(
+            f'layer "{layer.name}" gets the input code {int(codes[outside][0])}, which minus its'
+            f" zero point {layer.input_zero_point} must fit {operands.bits} bits; use codes of"
+            f" {hardware.array.activation_bits} bits"
+        )
+
+
+def _program_of(program: LayerProgram, each: Pass) -> LayerProgram:
+    return program.part(
+        pixel_tiles=range(*each.pixel_tiles),
+        channel_tiles=range(*each.channel_tiles),
+        words=None if each.words is None else range(*each.words),
+        drain=each.drain,
+    )
+
+
+def _output_shape(
+    layer: WeightedLayer, input_shape: tuple[int, ...], geometry: Geometry
+) -> tuple[int, ...]:
+    if not isinstance(layer, FullyConnected):
+        return (input_shape[0], geometry.out_height, geometry.out_width, geometry.out_channels)
+    if input_shape[-1] == geometry.in_channels:
+        return (*input_shape[:-1], geometry.out_channels)
+    return (prod(input_shape) // geometry.in_channels, geometry.out_channels)
+
+
+def _accumulator_values(
+    records: list[kernels.Records], hardware: Hardware, shape: tuple[int, ...]
+) -> AccumulatorValues:
+    fields = {
+        name: np.stack([getattr(record, name) for record in records]).reshape(shape)
+        for name in ("value", "events", "first_step", "minimum", "maximum", "exact")
+    }
+    persistent = split_by_range(fields.pop("exact"), IntFormat(hardware.result_bits))
+    return AccumulatorValues(persistent=persistent, **fields)
+
+
+def layer_timing(
+    passes: tuple[Pass, ...], runs: list[EngineRun], hardware: Hardware
+) -> LayerTiming:
+    """Step the DMA and the engine through the passes of one image (T rules)."""
+    ahead = 2 if hardware.buffers.double_buffer else 1
+    waits = kernels.run_transfers(_transfers(passes, runs, hardware, ahead), ahead)
+    by_cause = {cause: sum(run.cycles_by_cause[cause] for run in runs) for cause in ENGINE_CAUSES}
+    by_cause |= dict(zip(TRANSFER_CAUSES, waits[:3].tolist(), strict=True))
+    by_cause["vector"] = 0
+    counted = {
+        name: sum(getattr(run.events, name) for run in runs) for name in Events.__dataclass_fields__
+    }
+    counted["dram_read_bytes"] = sum(
+        each.load_weight_bytes + each.load_activation_bytes for each in passes
+    )
+    counted["dram_write_bytes"] = sum(each.store_bytes for each in passes)
+    return LayerTiming(int(waits.sum()), by_cause, Events(**counted))
+
+
+def _transfers(
+    passes: tuple[Pass, ...], runs: list[EngineRun], hardware: Hardware, ahead: int
+) -> kernels.Transfers:
+    sizes = np.array(
+        [[each.load_weight_bytes, each.load_activation_bytes, each.store_bytes] for each in passes],
+        dtype=np.int64,
+    )
+    dram = hardware.dram
+    cycles = np.where(sizes > 0, dram.latency_cycles + -(-sizes // dram.bytes_per_cycle), 0)
+    queue = [
+        (j, kind)
+        for step in range(len(passes) + ahead - 1)
+        for j, kind in (
+            (step, kernels.WEIGHTS),
+            (step, kernels.ACTIVATIONS),
+            (step - ahead + 1, kernels.OUTPUTS),
+        )
+        if 0 <= j < len(passes) and sizes[j, kind] > 0
+    ]
+    return kernels.Transfers(
+        run_cycles=np.array([run.cycles for run in runs], dtype=np.int64),
+        transfer_cycles=cycles.astype(np.int64),
+        queue=np.array(queue, dtype=np.int64).reshape(-1, 2),
+        moved=(sizes == 0).astype(np.int64),
+        pass_done=_zeros(len(passes)),
+        next_transfer=_zeros(1),
+        next_pass=_zeros(1),
+        dma_left=_zeros(1),
+        engine_left=_zeros(1),
+    )

@@ -1,0 +1,865 @@
+"""One cycle of the accelerator, register by register (docs/microarchitecture.md, sections 4 to 9).
+
+Registers live in NamedTuples of int64 arrays, named as in the document; one-element arrays stand
+for single registers. A step function reads the registers as they are at the beginning of the cycle,
+and leaves them as they are at its end. All of this file runs compiled, and each function can be
+called for one cycle from Python. No arithmetic is shared with `golden` or `simulator.kernels`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator._jit import jit
+
+IntArray = NDArray[np.int64]
+
+MAC, SHIFT_ADD, TERNARY = 0, 1, 2
+DOUBLE, SINGLE, MULTIPLIER16, SHIFT_HALF_UP, SHIFT_HALF_EVEN = 0, 1, 2, 3, 4
+FILL, COMPUTE, DRAIN, STALL_FEED = 0, 1, 2, 3
+WEIGHTS, ACTIVATIONS, OUTPUTS, RUNNING = 0, 1, 2, 3
+
+# -- array and PEs: registers and signals ----------------------------------------------------------
+
+
+class ArrayConfig(NamedTuple):
+    """Parameters of the array; R, C, F, D and the P rules' widths."""
+
+    rows: int
+    cols: int
+    feed: int
+    depth: int
+    kind: int  # MAC, SHIFT_ADD or TERNARY
+    terms: int
+    weight_bits: int  # of a mac's code
+    acc_bits: int
+    saturate: bool
+    spill_interval: int
+    wide_acc_bits: int
+    events_max: int
+
+
+class PERegisters(NamedTuple):
+    """Registers of all PEs, each (R, C) (section 5)."""
+
+    x: IntArray
+    code: IntArray
+    step: IntArray
+    clear: IntArray
+    acc: IntArray
+    overflow: IntArray
+    events: IntArray
+    wide: IntArray
+    spill_count: IntArray  # `count` in the document, which every tuple has already
+    result: IntArray
+    result_overflow: IntArray
+    result_events: IntArray
+
+
+class Observer(NamedTuple):
+    """What only a model can see of each PE's output, each (R, C): an accumulator without width.
+
+    `first_step` is the step (from 0) of the first overflow event, -1 without one; a spill belongs
+    to the step it follows. `events` has no maximum.
+    """
+
+    steps: IntArray
+    exact: IntArray
+    minimum: IntArray
+    maximum: IntArray
+    first_step: IntArray
+    events: IntArray
+
+
+class ArrayRegisters(NamedTuple):
+    """Registers of the array (section 4)."""
+
+    n: IntArray  # (1,)
+    word: IntArray  # (D, R, F), word 0 the oldest; from n on, what the shifting left there
+    offset: IntArray  # (C,)
+    done: IntArray  # (C,)
+    handoff: IntArray  # (1,)
+    pe: PERegisters
+    seen: Observer
+    result_seen: Observer  # of the output in the shadow registers
+
+
+class ArrayInputs(NamedTuple):
+    """Signals into the array in one cycle."""
+
+    feed_valid: IntArray  # (1,)
+    feed_data: IntArray  # (R, F)
+    entry_valid: IntArray  # (C,)
+    last: IntArray  # (C,)
+    advance: IntArray  # (C,)
+    lane: IntArray  # (C,)
+    code: IntArray  # (C,)
+    handoff_ready: IntArray  # (1,)
+    drain: IntArray  # (1,) cfg_drain
+    flush: IntArray  # (1,)
+
+
+class ArrayOutputs(NamedTuple):
+    """Signals out of the array in the same cycle."""
+
+    feed_ready: IntArray  # (1,)
+    entry_ready: IntArray  # (C,)
+    issue: IntArray  # (C,)
+    release: IntArray  # (1,)
+    fire: IntArray  # (1,)
+
+
+# -- array and PEs: one cycle ----------------------------------------------------------------------
+
+
+@jit
+def signed(value: int, bits: int) -> int:
+    """Read the low `bits` bits as two's complement."""
+    sign = 1 << (bits - 1)
+    return ((value & ((sign << 1) - 1)) ^ sign) - sign
+
+
+@jit
+def fits(value: int, bits: int) -> bool:
+    """Whether `bits` bits hold the value."""
+    return -(1 << (bits - 1)) <= value < 1 << (bits - 1)
+
+
+@jit
+def confine(value: int, bits: int, saturate: bool) -> int:
+    """Wrap or saturate to `bits` bits (P2)."""
+    if not saturate:
+        return signed(value, bits)
+    high = (1 << (bits - 1)) - 1
+    return min(max(value, -high - 1), high)
+
+
+@jit
+def addend(config: ArrayConfig, x: int, code: int) -> int:
+    """Decode what one step adds (S2)."""
+    if config.kind == MAC:
+        return x * signed(code, config.weight_bits)
+    if config.kind == TERNARY:
+        return x * signed(code, 2)
+    total = 0
+    for term in range(config.terms):
+        group = (code >> (6 * term)) & 63
+        if group & 32:
+            shifted = x << (group & 15)
+            total += -shifted if group & 16 else shifted
+    return total
+
+
+@jit
+def record_event(config: ArrayConfig, pe: PERegisters, seen: Observer, r: int, c: int) -> None:
+    """Count one overflow event (P3)."""
+    pe.overflow[r, c] = 1
+    pe.events[r, c] = min(pe.events[r, c] + 1, config.events_max)
+    seen.events[r, c] += 1
+
+
+@jit
+def hand_over(
+    config: ArrayConfig, pe: PERegisters, seen: Observer, result_seen: Observer, r: int, c: int
+) -> None:
+    """Move an output to the shadow registers and begin again (P4, P5)."""
+    total = pe.acc[r, c]
+    if config.spill_interval > 0:
+        total += pe.wide[r, c]
+        if not fits(total, config.wide_acc_bits):
+            record_event(config, pe, seen, r, c)
+            if seen.first_step[r, c] < 0:
+                seen.first_step[r, c] = seen.steps[r, c] - 1
+        total = confine(total, config.wide_acc_bits, config.saturate)
+    pe.result[r, c] = total
+    pe.result_overflow[r, c] = pe.overflow[r, c]
+    pe.result_events[r, c] = pe.events[r, c]
+    pe.acc[r, c] = 0
+    pe.overflow[r, c] = 0
+    pe.events[r, c] = 0
+    pe.wide[r, c] = 0
+    pe.spill_count[r, c] = 0
+
+    result_seen.steps[r, c] = seen.steps[r, c]
+    result_seen.exact[r, c] = seen.exact[r, c]
+    result_seen.minimum[r, c] = seen.minimum[r, c]
+    result_seen.maximum[r, c] = seen.maximum[r, c]
+    result_seen.first_step[r, c] = seen.first_step[r, c]
+    result_seen.events[r, c] = seen.events[r, c]
+    seen.steps[r, c] = 0
+    seen.exact[r, c] = 0
+    seen.minimum[r, c] = 0
+    seen.maximum[r, c] = 0
+    seen.first_step[r, c] = -1
+    seen.events[r, c] = 0
+
+
+@jit
+def accumulate(config: ArrayConfig, pe: PERegisters, seen: Observer, r: int, c: int) -> None:
+    """Do one step (P2, P3, P5)."""
+    base = pe.acc[r, c]
+    if config.spill_interval > 0:
+        if pe.spill_count[r, c] == config.spill_interval:
+            spilled = pe.wide[r, c] + base
+            if not fits(spilled, config.wide_acc_bits):
+                record_event(config, pe, seen, r, c)
+                if seen.first_step[r, c] < 0:
+                    seen.first_step[r, c] = seen.steps[r, c] - 1
+            pe.wide[r, c] = confine(spilled, config.wide_acc_bits, config.saturate)
+            base = 0
+            pe.spill_count[r, c] = 0
+        pe.spill_count[r, c] += 1
+    added = addend(config, pe.x[r, c], pe.code[r, c])
+    total = base + added
+    if not fits(total, config.acc_bits):
+        record_event(config, pe, seen, r, c)
+        if seen.first_step[r, c] < 0:
+            seen.first_step[r, c] = seen.steps[r, c]
+    pe.acc[r, c] = confine(total, config.acc_bits, config.saturate)
+
+    seen.steps[r, c] += 1
+    seen.exact[r, c] += added
+    seen.minimum[r, c] = min(seen.minimum[r, c], seen.exact[r, c])
+    seen.maximum[r, c] = max(seen.maximum[r, c], seen.exact[r, c])
+
+
+@jit
+def step_array(
+    config: ArrayConfig, state: ArrayRegisters, inputs: ArrayInputs, outputs: ArrayOutputs
+) -> None:
+    """One cycle of the array: fills `outputs`, moves `state` on (A1 to A6, P1 to P5).
+
+    `flush` empties the window and restarts the columns at the end of the cycle; whatever else
+    happens in that cycle happens.
+    """
+    n, pe = state.n[0], state.pe
+
+    all_past = n > 0
+    all_done = True
+    for c in range(config.cols):
+        outputs.entry_ready[c] = state.offset[c] < n and not state.done[c]
+        outputs.issue[c] = outputs.entry_ready[c] and inputs.entry_valid[c]  # A1
+        moved = state.offset[c] + inputs.advance[c] * outputs.issue[c]
+        all_past = all_past and moved > 0
+        all_done = all_done and (state.done[c] or (outputs.issue[c] and inputs.last[c]))
+    release = 1 if all_past else 0  # A3
+    fire = 1 if all_done and inputs.handoff_ready[0] else 0  # A5
+    outputs.release[0] = release
+    outputs.fire[0] = fire
+    outputs.feed_ready[0] = n - release < config.depth  # A4
+
+    for r in range(config.rows):
+        for c in range(config.cols):
+            if pe.clear[r, c]:
+                hand_over(config, pe, state.seen, state.result_seen, r, c)
+            if pe.step[r, c]:
+                accumulate(config, pe, state.seen, r, c)
+
+    for c in range(config.cols):  # A6, P1
+        for r in range(config.rows):
+            pe.clear[r, c] = state.handoff[0]
+            pe.step[r, c] = outputs.issue[c] and inputs.code[c] != 0
+            if outputs.issue[c]:
+                pe.x[r, c] = state.word[state.offset[c], r, inputs.lane[c]]
+                pe.code[r, c] = inputs.code[c]
+
+    for c in range(config.cols):  # A2, A3
+        if outputs.issue[c]:
+            state.offset[c] += inputs.advance[c]
+            state.done[c] |= inputs.last[c]
+        state.offset[c] -= release
+    if release:
+        for d in range(config.depth - 1):
+            state.word[d] = state.word[d + 1]
+    state.n[0] = n - release
+    if inputs.feed_valid[0] and outputs.feed_ready[0]:  # A4
+        state.word[n - release] = inputs.feed_data
+        state.n[0] += 1
+    if fire:
+        state.done[:] = 0
+    state.handoff[0] = fire and inputs.drain[0]  # A5, E4
+    if inputs.flush[0]:
+        state.n[0] = 0
+        state.offset[:] = 0
+        state.done[:] = 0
+
+
+# -- requantization --------------------------------------------------------------------------------
+
+
+@jit
+def halve_away(value: int, bits: int) -> int:
+    """Divide by 2**bits and round half away from zero."""
+    if bits == 0:
+        return value
+    magnitude = (abs(value) + (1 << (bits - 1))) >> bits
+    return -magnitude if value < 0 else magnitude
+
+
+@jit
+def halve_up(value: int, bits: int) -> int:
+    """Divide by 2**bits and round half up."""
+    if bits == 0:
+        return value
+    return (value >> bits) + ((value >> (bits - 1)) & 1)
+
+
+@jit
+def halve_even(value: int, bits: int) -> int:
+    """Divide by 2**bits and round half to even."""
+    if bits == 0:
+        return value
+    quotient = value >> bits
+    rest = value - (quotient << bits)
+    half = 1 << (bits - 1)
+    return quotient + (1 if rest > half or (rest == half and quotient & 1) else 0)
+
+
+@jit
+def requantize(biased: int, multiplier: int, shift: int, rounding: int) -> int:
+    """Bring accumulator plus bias to the output scale (`golden.network.Rounding`)."""
+    left, right = max(shift, 0), max(-shift, 0)
+    if rounding == DOUBLE:
+        x = signed(signed(biased, 32) << left, 32)
+        product = x * multiplier
+        if product == 1 << 62:  # -2**31 squared, the one that does not fit
+            return halve_away((1 << 31) - 1, right)
+        return halve_away(halve_up(product, 31), right)
+    if rounding == SINGLE:
+        return halve_up(signed(biased, 32) * multiplier, 31 - shift)
+    if rounding == MULTIPLIER16:
+        high = halve_up(multiplier, 16) if multiplier < 0x7FFF0000 else 0x7FFF
+        return signed(halve_up(biased * high, 15 - shift), 32)
+    if rounding == SHIFT_HALF_UP:
+        return halve_up(biased << left, right)
+    return halve_even(biased << left, right)
+
+
+# -- engine: registers -----------------------------------------------------------------------------
+
+
+class EngineConfig(NamedTuple):
+    """Configuration of one run, stable until `done` (E1)."""
+
+    array: ArrayConfig
+    lanes: int  # Q
+    height: int
+    width: int
+    in_words: int
+    out_height: int
+    out_width: int
+    out_channels: int
+    out_words: int
+    pitch: int
+    stride_y: int
+    stride_x: int
+    pad_top: int
+    pad_left: int
+    input_zero_point: int
+    pixel_first: int  # pixel tiles of the layer
+    pixel_stop: int
+    channel_first: int  # channel tile of the layer that is the run's 0
+    channel_tiles: int
+    drain: int  # cfg_drain
+    post_bits: int
+    rounding: int
+    output_zero_point: int
+    activation_min: int
+    activation_max: int
+
+
+class Memories(NamedTuple):
+    """Contents of all memories (section 2), as `simulator.program` lays them out."""
+
+    feed_last: IntArray
+    feed_addr: IntArray
+    feed_rot: IntArray
+    feed_dy: IntArray
+    feed_dx: IntArray
+    feed_start: IntArray
+    entry_last: NDArray[np.uint8]
+    entry_advance: NDArray[np.uint8]
+    entry_lane: NDArray[np.uint8]
+    entry_code: NDArray[np.int32]
+    entry_start: IntArray
+    activation: IntArray  # (R, bank_words, F)
+    bias: IntArray
+    multiplier: IntArray
+    shift: IntArray
+    output: IntArray  # (R, out_bank_words, F), written
+
+
+class Records(NamedTuple):
+    """What the drain reads of each output; no hardware.
+
+    Each is (out_height, out_width, out_channels).
+    """
+
+    value: IntArray
+    register_events: IntArray  # of the counter of events_bits
+    events: IntArray
+    first_step: IntArray
+    minimum: IntArray
+    maximum: IntArray
+    exact: IntArray
+
+
+class FeederRegisters(NamedTuple):
+    """Feeder (F rules); the address registers point at the word to be read next."""
+
+    f1_valid: IntArray  # (1,)
+    f1_word: IntArray  # (1,) address that gave the memory's output
+    f1_pixel_tile: IntArray  # (1,)
+    f2_valid: IntArray  # (1,)
+    f2_bank: IntArray  # (R, F) output registers of the activation banks
+    f2_rot: IntArray  # (1,)
+    f2_mask: IntArray  # (R,)
+    next_word: IntArray  # (1,)
+    next_pixel_tile: IntArray  # (1,)
+    next_channel_tile: IntArray  # (1,) of the run; channel_tiles when nothing is left
+
+
+class StreamRegisters(NamedTuple):
+    """Stream memories' output registers (E2), each (C,)."""
+
+    entry_valid: IntArray
+    entry: IntArray  # address that gave the memory's output
+    pixel_tile: IntArray
+    channel_tile: IntArray  # of the run; channel_tiles when nothing is left
+
+
+class DrainRegisters(NamedTuple):
+    """Drain and post-processor (D rules)."""
+
+    pixel_tile: IntArray  # (1,) of the tile that fires next
+    channel_tile: IntArray  # (1,) the same, of the run
+    counter: IntArray  # (1,) of D1
+    fired: IntArray  # (2, 3) fires of the last two cycles: {valid, pixel tile, channel tile}
+    reading: IntArray  # (1,) results are read this cycle
+    read_index: IntArray  # (1,) 0 .. N - 1
+    tile: IntArray  # (2,) {pixel tile, channel tile} of the read
+    post_valid: IntArray  # (4,) stages u+1 .. u+4 of D3
+    post_value: IntArray  # (4, Q)
+    post_place: IntArray  # (4, 3) {pixel tile, first row, channel}
+
+
+class Counters(NamedTuple):
+    """Counters of one run."""
+
+    causes: IntArray  # (4,) cycles by FILL, COMPUTE, DRAIN, STALL_FEED (E5)
+    steps: IntArray  # (1,) each from here
+    entries: IntArray
+    window_words: IntArray
+    feed_words: IntArray
+    parameter_reads: IntArray
+    output_codes: IntArray
+    overflow_events: IntArray
+    overflow_outputs: IntArray
+
+
+class EngineRegisters(NamedTuple):
+    """Everything that one run of the engine changes."""
+
+    busy: IntArray  # (1,)
+    cycle: IntArray  # (1,) number of the latest cycle (E1)
+    done: IntArray  # (1,) `done` was high in the latest cycle
+    array: ArrayRegisters
+    feeder: FeederRegisters
+    streams: StreamRegisters
+    drain: DrainRegisters
+    counters: Counters
+    inputs: ArrayInputs  # signals of the latest cycle
+    outputs: ArrayOutputs
+
+
+# -- engine: one cycle -----------------------------------------------------------------------------
+
+
+@jit
+def is_pixel(config: EngineConfig, pixel_tile: int, row: int) -> bool:
+    """Whether a row of a tile owns an output pixel (M1)."""
+    index = pixel_tile * config.array.rows + row
+    return index // config.pitch < config.out_height and index % config.pitch < config.out_width
+
+
+@jit
+def columns_used(config: EngineConfig, channel_tile: int) -> int:
+    """Output channels of a channel tile of the run."""
+    first = (config.channel_first + channel_tile) * config.array.cols
+    return min(config.array.cols, config.out_channels - first)
+
+
+@jit
+def results_cycles(config: EngineConfig, channel_tile: int) -> int:
+    """N of D1."""
+    return columns_used(config, channel_tile) * (config.array.rows // config.lanes)
+
+
+@jit
+def start_engine(config: EngineConfig, memories: Memories, state: EngineRegisters) -> None:
+    """Cycle 0: `start` is sampled (E1), the array is flushed, the PEs keep their sums."""
+    state.busy[0] = 1
+    state.cycle[0] = 0
+    state.done[0] = 0
+    array, feeder, streams, drain = state.array, state.feeder, state.streams, state.drain
+    array.n[0] = 0
+    array.offset[:] = 0
+    array.done[:] = 0
+    feeder.f1_valid[0] = 0
+    feeder.f2_valid[0] = 0
+    feeder.next_word[0] = memories.feed_start[0]
+    feeder.next_pixel_tile[0] = config.pixel_first
+    feeder.next_channel_tile[0] = 0
+    streams.entry_valid[:] = 0
+    streams.entry[:] = memories.entry_start[:, 0]
+    streams.pixel_tile[:] = config.pixel_first
+    streams.channel_tile[:] = 0
+    drain.pixel_tile[0] = config.pixel_first
+    drain.channel_tile[0] = 0
+    drain.counter[0] = 0
+    counters = state.counters
+    counters.causes[:] = 0
+    counters.steps[0] = 0
+    counters.entries[0] = 0
+    counters.window_words[0] = 0
+    counters.feed_words[0] = 0
+    counters.parameter_reads[0] = 0
+    counters.output_codes[0] = 0
+    counters.overflow_events[0] = 0
+    counters.overflow_outputs[0] = 0
+
+
+@jit
+def read_next_feed_word(
+    config: EngineConfig, memories: Memories, feeder: FeederRegisters, counters: Counters
+) -> None:
+    """Stage 1 reads the feed memory, if any word is left (F1, F2, F5)."""
+    tile = feeder.next_channel_tile[0]
+    feeder.f1_valid[0] = 1 if tile < config.channel_tiles else 0
+    if not feeder.f1_valid[0]:
+        return
+    word = feeder.next_word[0]
+    feeder.f1_word[0] = word
+    feeder.f1_pixel_tile[0] = feeder.next_pixel_tile[0]
+    counters.feed_words[0] += 1
+    if not memories.feed_last[word]:
+        feeder.next_word[0] = word + 1
+        return
+    feeder.next_pixel_tile[0] += 1
+    if feeder.next_pixel_tile[0] == config.pixel_stop:
+        feeder.next_pixel_tile[0] = config.pixel_first
+        tile += 1
+        feeder.next_channel_tile[0] = tile
+    feeder.next_word[0] = memories.feed_start[tile]
+
+
+@jit
+def read_activation_banks(
+    config: EngineConfig, memories: Memories, feeder: FeederRegisters
+) -> None:
+    """Stage 2 takes the word of stage 1 (F2, F3, F4)."""
+    word, pixel_tile = feeder.f1_word[0], feeder.f1_pixel_tile[0]
+    rows, bank_words = config.array.rows, memories.activation.shape[1]
+    rot = memories.feed_rot[word]
+    feeder.f2_rot[0] = rot
+    for b in range(rows):
+        address = pixel_tile * config.in_words + memories.feed_addr[word]
+        if b < rot:
+            address += config.in_words
+        if 0 <= address < bank_words:  # elsewhere every row that reads this bank is masked
+            feeder.f2_bank[b] = memories.activation[b, address]
+    for r in range(rows):
+        oy, ox = divmod(pixel_tile * rows + r, config.pitch)
+        iy = oy * config.stride_y - config.pad_top + memories.feed_dy[word]
+        ix = ox * config.stride_x - config.pad_left + memories.feed_dx[word]
+        inside = 0 <= iy < config.height and 0 <= ix < config.width
+        feeder.f2_mask[r] = inside and is_pixel(config, pixel_tile, r)
+
+
+@jit
+def drive_array(config: EngineConfig, memories: Memories, state: EngineRegisters) -> None:
+    """Signals of feeder, streams and drain to the array in this cycle (F3, F4, E2, D1)."""
+    inputs, feeder, streams = state.inputs, state.feeder, state.streams
+    rows = config.array.rows
+    inputs.feed_valid[0] = feeder.f2_valid[0]
+    for r in range(rows):
+        bank = (r + feeder.f2_rot[0]) % rows
+        for lane in range(config.array.feed):
+            operand = feeder.f2_bank[bank, lane] - config.input_zero_point
+            inputs.feed_data[r, lane] = operand if feeder.f2_mask[r] else 0
+    for c in range(config.array.cols):
+        inputs.entry_valid[c] = streams.entry_valid[c]
+        if streams.entry_valid[c]:
+            entry = streams.entry[c]
+            inputs.last[c] = memories.entry_last[entry]
+            inputs.advance[c] = memories.entry_advance[entry]
+            inputs.lane[c] = memories.entry_lane[entry]
+            inputs.code[c] = memories.entry_code[entry]
+    inputs.handoff_ready[0] = state.drain.counter[0] == 0
+    inputs.drain[0] = config.drain
+    inputs.flush[0] = 0
+
+
+@jit
+def step_streams(config: EngineConfig, memories: Memories, state: EngineRegisters) -> None:
+    """Columns that issue read their next entry, in cycle 1 all read their first (E1, E2, S5)."""
+    streams, counters = state.streams, state.counters
+    for c in range(config.array.cols):
+        if state.outputs.issue[c]:
+            if memories.entry_code[streams.entry[c]]:
+                for r in range(config.array.rows):
+                    counters.steps[0] += is_pixel(config, streams.pixel_tile[c], r)
+            if memories.entry_last[streams.entry[c]]:
+                streams.pixel_tile[c] += 1
+                if streams.pixel_tile[c] == config.pixel_stop:
+                    streams.pixel_tile[c] = config.pixel_first
+                    streams.channel_tile[c] += 1
+                streams.entry[c] = memories.entry_start[c, streams.channel_tile[c]]
+            else:
+                streams.entry[c] += 1
+        elif state.cycle[0] > 1:
+            continue
+        streams.entry_valid[c] = streams.channel_tile[c] < config.channel_tiles
+        counters.entries[0] += streams.entry_valid[c]
+
+
+@jit
+def read_results(
+    config: EngineConfig, memories: Memories, state: EngineRegisters, records: Records
+) -> None:
+    """Read Q results from the shadow registers into the post-processor (D2, D3 cycle u, D4)."""
+    drain, pe, seen = state.drain, state.array.pe, state.array.result_seen
+    groups = config.array.rows // config.lanes
+    column, group = divmod(drain.read_index[0], groups)
+    pixel_tile = drain.tile[0]
+    channel = (config.channel_first + drain.tile[1]) * config.array.cols + column
+    first_row = group * config.lanes
+    drain.post_valid[0] = 1
+    drain.post_place[0, 0] = pixel_tile
+    drain.post_place[0, 1] = first_row
+    drain.post_place[0, 2] = channel
+    state.counters.parameter_reads[0] += 1
+    for q in range(config.lanes):
+        r = first_row + q
+        drain.post_value[0, q] = pe.result[r, column]
+        if is_pixel(config, pixel_tile, r):
+            state.counters.overflow_events[0] += pe.result_events[r, column]
+            state.counters.overflow_outputs[0] += pe.result_overflow[r, column]
+            oy, ox = divmod(pixel_tile * config.array.rows + r, config.pitch)
+            records.value[oy, ox, channel] = pe.result[r, column]
+            records.register_events[oy, ox, channel] = pe.result_events[r, column]
+            records.events[oy, ox, channel] = seen.events[r, column]
+            records.first_step[oy, ox, channel] = seen.first_step[r, column]
+            records.minimum[oy, ox, channel] = seen.minimum[r, column]
+            records.maximum[oy, ox, channel] = seen.maximum[r, column]
+            records.exact[oy, ox, channel] = seen.exact[r, column]
+
+
+@jit
+def write_outputs(config: EngineConfig, memories: Memories, state: EngineRegisters) -> None:
+    """Write Q codes to the output memory (D3 cycle u + 4, M6)."""
+    drain = state.drain
+    place = drain.post_place[3]
+    pixel_tile, first_row, channel = place[0], place[1], place[2]
+    word, lane = divmod(channel, config.array.feed)
+    for q in range(config.lanes):
+        if is_pixel(config, pixel_tile, first_row + q):
+            address = pixel_tile * config.out_words + word
+            memories.output[first_row + q, address, lane] = drain.post_value[3, q]
+            state.counters.output_codes[0] += 1
+
+
+@jit
+def step_drain(
+    config: EngineConfig, memories: Memories, state: EngineRegisters, records: Records
+) -> None:
+    """Move the post-processor on and read results, before the PEs change the shadow registers."""
+    drain = state.drain
+    if drain.post_valid[3]:
+        write_outputs(config, memories, state)
+    for stage in range(3, 0, -1):  # D3: into u+4 rounded, into u+3 multiplied, into u+2 biased
+        drain.post_valid[stage] = drain.post_valid[stage - 1]
+        drain.post_place[stage] = drain.post_place[stage - 1]
+        channel = drain.post_place[stage, 2]
+        for q in range(config.lanes):
+            value = drain.post_value[stage - 1, q]
+            if stage == 1:
+                value = signed_post(value + memories.bias[channel], config.post_bits)
+            elif stage == 3:  # the model multiplies where it rounds
+                value = config.output_zero_point + requantize(
+                    value, memories.multiplier[channel], memories.shift[channel], config.rounding
+                )
+                value = min(max(value, config.activation_min), config.activation_max)
+            drain.post_value[stage, q] = value
+    drain.post_valid[0] = 0
+    if drain.reading[0]:
+        read_results(config, memories, state, records)
+        drain.read_index[0] += 1
+        if drain.read_index[0] == results_cycles(config, drain.tile[1]):
+            drain.reading[0] = 0
+    if drain.fired[1, 0]:  # D2: fire in t, handoff in t+1, clear in t+2, reads from t+3
+        drain.reading[0] = 1
+        drain.read_index[0] = 0
+        drain.tile[:] = drain.fired[1, 1:]
+
+
+@jit
+def signed_post(value: int, bits: int) -> int:
+    """Wrap to POST_W bits; int64 itself wraps at 64."""
+    return value if bits == 64 else signed(value, bits)
+
+
+@jit
+def step_handoff(config: EngineConfig, state: EngineRegisters) -> None:
+    """Take a fire, and count the cycles to the next (D1)."""
+    drain = state.drain
+    drain.fired[1] = drain.fired[0]
+    drain.fired[0, 0] = state.outputs.fire[0] and config.drain
+    drain.fired[0, 1] = drain.pixel_tile[0]
+    drain.fired[0, 2] = drain.channel_tile[0]
+    if drain.counter[0] > 0:
+        drain.counter[0] -= 1
+    if state.outputs.fire[0]:
+        if config.drain:
+            drain.counter[0] = results_cycles(config, drain.channel_tile[0]) - 1
+        drain.pixel_tile[0] += 1
+        if drain.pixel_tile[0] == config.pixel_stop:
+            drain.pixel_tile[0] = config.pixel_first
+            drain.channel_tile[0] += 1
+
+
+@jit
+def is_done(config: EngineConfig, drain: DrainRegisters) -> bool:
+    """After the last fire nothing is on its way to the output memory (E3, E4)."""
+    return (
+        drain.channel_tile[0] == config.channel_tiles
+        and not drain.fired[0, 0]
+        and not drain.fired[1, 0]
+        and not drain.reading[0]
+        and not drain.post_valid.any()
+    )
+
+
+@jit
+def cause_of_cycle(config: EngineConfig, state: EngineRegisters, columns_done: bool) -> int:
+    """Why this cycle was spent (E5); `columns_done` as at the beginning of the cycle."""
+    if state.cycle[0] <= 3:
+        return FILL
+    if state.outputs.issue.any():
+        return COMPUTE
+    if columns_done or state.drain.channel_tile[0] == config.channel_tiles:
+        return DRAIN
+    return STALL_FEED
+
+
+@jit
+def step_engine(
+    config: EngineConfig, memories: Memories, state: EngineRegisters, records: Records
+) -> None:
+    """One cycle of a busy engine (all rules of sections 4 to 8)."""
+    state.cycle[0] += 1
+    state.done[0] = is_done(config, state.drain)
+    columns_done = bool(state.array.done.all())
+    drive_array(config, memories, state)
+    step_drain(config, memories, state, records)
+    step_array(config.array, state.array, state.inputs, state.outputs)
+    state.counters.causes[cause_of_cycle(config, state, columns_done)] += 1
+
+    feeder, counters = state.feeder, state.counters
+    if not feeder.f2_valid[0] or state.outputs.feed_ready[0]:  # F2
+        counters.window_words[0] += feeder.f2_valid[0]
+        feeder.f2_valid[0] = feeder.f1_valid[0]
+        if feeder.f1_valid[0]:
+            read_activation_banks(config, memories, feeder)
+        read_next_feed_word(config, memories, feeder, counters)
+    step_streams(config, memories, state)
+    step_handoff(config, state)
+    if state.done[0]:
+        state.busy[0] = 0
+
+
+@jit
+def finish_engine(
+    config: EngineConfig, memories: Memories, state: EngineRegisters, records: Records
+) -> None:
+    """Take the cycles of a run that are left, up to `done`."""
+    while state.busy[0]:
+        step_engine(config, memories, state, records)
+
+
+# -- transfers -------------------------------------------------------------------------------------
+
+
+class Transfers(NamedTuple):
+    """Passes of a layer and the registers of DMA and engine sequencer (T rules).
+
+    The queue holds the transfers in the order of T4 as (pass, kind), kind one of WEIGHTS,
+    ACTIVATIONS, OUTPUTS; those of nothing are left out.
+    """
+
+    run_cycles: IntArray  # (passes,)
+    transfer_cycles: IntArray  # (passes, 3)
+    queue: IntArray  # (transfers, 2)
+    moved: IntArray  # (passes, 3) 1 where a transfer is over, or of nothing
+    pass_done: IntArray  # (passes,)
+    next_transfer: IntArray  # (1,)
+    next_pass: IntArray  # (1,)
+    dma_left: IntArray  # (1,) cycles of the transfer under way
+    engine_left: IntArray  # (1,) cycles of the pass under way
+
+
+@jit
+def begin_what_can(transfers: Transfers, ahead: int) -> None:
+    """Start the next transfer and the next pass where nothing holds them (T4, T5)."""
+    passes = transfers.run_cycles.size
+    at = transfers.next_transfer[0]
+    if transfers.dma_left[0] == 0 and at < len(transfers.queue):
+        j, kind = transfers.queue[at, 0], transfers.queue[at, 1]
+        holder = j if kind == OUTPUTS else j - ahead
+        if holder < 0 or transfers.pass_done[holder]:
+            transfers.dma_left[0] = transfers.transfer_cycles[j, kind]
+    j = transfers.next_pass[0]
+    if transfers.engine_left[0] == 0 and j < passes:
+        loaded = transfers.moved[j, WEIGHTS] and transfers.moved[j, ACTIVATIONS]
+        if loaded and (j < ahead or transfers.moved[j - ahead, OUTPUTS]):
+            transfers.engine_left[0] = transfers.run_cycles[j]
+
+
+@jit
+def step_transfers(transfers: Transfers, ahead: int) -> int:
+    """One cycle of DMA and engine: why the engine waited, or RUNNING (T6)."""
+    begin_what_can(transfers, ahead)
+    j = transfers.next_pass[0]
+    cause = OUTPUTS
+    if transfers.engine_left[0] > 0:
+        cause = RUNNING
+    elif j < transfers.run_cycles.size:
+        if not transfers.moved[j, WEIGHTS]:
+            cause = WEIGHTS
+        elif not transfers.moved[j, ACTIVATIONS]:
+            cause = ACTIVATIONS
+    if transfers.dma_left[0] > 0:
+        transfers.dma_left[0] -= 1
+        if transfers.dma_left[0] == 0:
+            at = transfers.next_transfer[0]
+            transfers.moved[transfers.queue[at, 0], transfers.queue[at, 1]] = 1
+            transfers.next_transfer[0] += 1
+    if transfers.engine_left[0] > 0:
+        transfers.engine_left[0] -= 1
+        if transfers.engine_left[0] == 0:
+            transfers.pass_done[j] = 1
+            transfers.next_pass[0] += 1
+    return cause
+
+
+@jit
+def run_transfers(transfers: Transfers, ahead: int) -> IntArray:
+    """Cycles of a whole layer by WEIGHTS, ACTIVATIONS, OUTPUTS, RUNNING."""
+    causes = np.zeros(4, np.int64)
+    passes, queued = transfers.run_cycles.size, len(transfers.queue)
+    while transfers.next_pass[0] < passes or transfers.next_transfer[0] < queued:
+        causes[step_transfers(transfers, ahead)] += 1
+    return causes
