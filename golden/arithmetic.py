@@ -84,8 +84,7 @@ def rounding_right_shift(values: ArrayLike, bits: ArrayLike) -> Int64Array:
 
 
 def _double(acc: Int64Array, multiplier: Int64Array, shift: Int64Array) -> Int64Array:
-    word, _ = wrap(acc, INT32)
-    shifted, _ = wrap(word << np.maximum(shift, 0), INT32)
+    shifted, _ = wrap(acc << np.maximum(shift, 0), INT32)
     return rounding_right_shift(doubling_high_multiply(shifted, multiplier), np.maximum(-shift, 0))
 
 

@@ -330,8 +330,6 @@ def concat(layer: Concat, inputs: Inputs, output: Tensor) -> Array:
 
 def _rescale_uint8(x: Array, source: tuple[float, int], target: tuple[float, int]) -> Array:
     """uint8 codes from one (scale, zero point) to another, every product in float32."""
-    if source == target:
-        return x
     ratio = np.float32(source[0]) * (np.float32(1) / np.float32(target[0]))
     bias = np.float32(-source[1]) * ratio
     codes = _round_half_away(x.astype(np.float32) * ratio + bias).astype(np.int64) + target[1]

@@ -114,6 +114,11 @@ def test_multiplier16_equals_unlimited_integers(acc, multiplier, shift):
     assert actual.tolist() == expected
 
 
+def test_multiplier16_saturates_at_15_bits():
+    # 2**31 - 1 would round to 2**15; 0x7FFF * 2**15 >> 15 = 32767, not 32768.
+    assert requantize([2**15], rule(2**31 - 1, 0, "multiplier16")).tolist() == [0x7FFF]
+
+
 @exact
 @given(
     st.lists(st.integers(-(2**50), 2**50), min_size=1, max_size=20),
@@ -189,6 +194,12 @@ def test_mean_folds_the_count_into_the_multiplier():
     for count, expected in [(1, (2**30, 0)), (4, (2**30, -2)), (3, (2**31 // 3, -1))]:
         prepared = quantization.mean_requantization(0.5, 1.0, count)
         assert (prepared.multiplier[0], prepared.shift[0]) == expected
+
+
+def test_mean_never_shifts_right_by_more_than_31():
+    # 2**-29 is (2**30, -28): of the six bits of 64 only three go to the shift.
+    prepared = quantization.mean_requantization(2.0**-29, 1.0, 64)
+    assert (prepared.multiplier[0], prepared.shift[0]) == (2**30 * 8 // 64, -31)
 
 
 def test_softmax_parameters_by_hand():
