@@ -8,16 +8,12 @@ from rtl_models.runner import (
     run_bench,
     run_yosys,
 )
-from rtl_models.sources import VERILOG, modules, sources
 
 __all__ = [
-    "VERILOG",
     "BenchResult",
     "VerificationError",
     "find_tool",
     "lint",
-    "modules",
     "run_bench",
     "run_yosys",
-    "sources",
 ]

@@ -121,7 +121,7 @@ def run_bench(
     runner = get_runner("icarus")
     try:
         runner.build(
-            sources=list(sources if sources is not None else module_sources(top)),
+            sources=list(module_sources(top) if sources is None else sources),
             hdl_toplevel=top,
             parameters=dict(parameters or {}),
             build_dir=build_dir,
@@ -190,8 +190,13 @@ def _judge(results: Path, log: Path, bench: Path, seed: int, waves: Path | None)
     )
 
 
-def lint(tool: str, top: str, parameters: Mapping[str, int] | None = None) -> str:
-    """Check a module of the package with one tool, all its warnings on.
+def lint(
+    tool: str,
+    top: str,
+    parameters: Mapping[str, int] | None = None,
+    sources: Sequence[Path] | None = None,
+) -> str:
+    """Check a module with one tool, all its warnings on.
 
     Parameters
     ----------
@@ -199,13 +204,15 @@ def lint(tool: str, top: str, parameters: Mapping[str, int] | None = None) -> st
         "iverilog", "verilator" or "yosys".
     top : str
     parameters : mapping of str to int, optional
+    sources : sequence of Path, optional
+        Verilog files; by default the package's `top` and what it needs.
 
     Returns
     -------
     str
         What the tool complained about; empty where it is content. Yosys also refuses latches.
     """
-    files = [str(path) for path in module_sources(top)]
+    files = [str(path) for path in (module_sources(top) if sources is None else sources)]
     settings = list((parameters or {}).items())
     if tool == "iverilog":
         overrides = [f"-P{top}.{name}={value}" for name, value in settings]

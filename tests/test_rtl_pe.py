@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from rtl_models import VerificationError, run_bench, sources
+from rtl_models import VerificationError, run_bench
+from rtl_models.sources import sources
 
 BENCHES = Path(__file__).parent / "benches"
 MAC = {"PE_KIND": 0}
