@@ -1,5 +1,6 @@
 """Golden model: what a quantized network computes, in NumPy, so that a reader can check it."""
 
+from golden.accumulate import AccumulateResult, Accumulator, accumulate_layer
 from golden.errors import (
     HardwareError,
     InputError,
@@ -9,10 +10,14 @@ from golden.errors import (
     ToolError,
     UnsupportedError,
 )
+from golden.files import load_network, save_network
+from golden.importers.tflite import load_tflite
 from golden.network import Network
 from golden.run import RunResult, accumulators, run
 
 __all__ = [
+    "AccumulateResult",
+    "Accumulator",
     "HardwareError",
     "InputError",
     "ModelError",
@@ -22,6 +27,10 @@ __all__ = [
     "RunResult",
     "ToolError",
     "UnsupportedError",
+    "accumulate_layer",
     "accumulators",
+    "load_network",
+    "load_tflite",
     "run",
+    "save_network",
 ]
