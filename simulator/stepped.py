@@ -25,8 +25,11 @@ from simulator.results import AccumulatorValues, Events, LayerTiming
 
 IntArray = NDArray[np.int64]
 
-ENGINE_CAUSES = ("fill", "compute", "drain", "stall_feed")
-"""Causes of an engine's cycles in the order of `Counters.causes` (rule E5)."""
+ENGINE_CAUSES = kernels.COUNTERS[:4]
+"""Causes of an engine's cycles (rule E5)."""
+
+ENGINE_EVENTS = kernels.COUNTERS[4:10]
+"""Events that an engine counts (`simulator.results.Events`)."""
 
 TRANSFER_CAUSES = ("stall_weights", "stall_activations", "stall_outputs")
 """Causes of the cycles in which the engine waits, in the order of the kernels (rule T6)."""
@@ -87,8 +90,8 @@ def reset_array(hardware: Hardware) -> kernels.ArrayRegisters:
         done=_zeros(array.cols),
         handoff=_zeros(1),
         pe=kernels.PERegisters(*(_zeros(*pes) for _ in kernels.PERegisters._fields)),
-        seen=_observer(pes),
-        result_seen=_observer(pes),
+        seen=_unseen(pes),
+        result_seen=_unseen(pes),
     )
 
 
@@ -123,10 +126,10 @@ def _zeros(*shape: int) -> IntArray:
     return np.zeros(shape, np.int64)
 
 
-def _observer(shape: tuple[int, int]) -> kernels.Observer:
-    observer = kernels.Observer(*(_zeros(*shape) for _ in kernels.Observer._fields))
-    observer.first_step[:] = -1
-    return observer
+def _unseen(shape: tuple[int, ...]) -> IntArray:
+    seen = _zeros(len(kernels.SEEN), *shape)
+    seen[kernels.FIRST_STEP] = -1
+    return seen
 
 
 class ArrayModel:
@@ -179,8 +182,8 @@ class Engine:
         signals of the array during the cycle.
     output_banks : (R, out_bank_words, F) int64 array
         Output memory (rule M6).
-    records : Records
-        What the drain has read of each output.
+    records : (7, out_height, out_width, out_channels) int64 array
+        What the drain has read of each output: the fields of `kernels.SEEN`, then the result.
     """
 
     def __init__(
@@ -191,7 +194,7 @@ class Engine:
         self.activation_banks = activation_banks(image, geometry, input_zero_point)
         self.output_banks = _zeros(geometry.rows, geometry.out_bank_words, geometry.feed)
         outputs = (geometry.out_height, geometry.out_width, geometry.out_channels)
-        self.records = kernels.Records(*(_zeros(*outputs) for _ in kernels.Records._fields))
+        self.records = _zeros(len(kernels.SEEN) + 1, *outputs)
         self.registers = _reset_engine(hardware)
 
     @property
@@ -203,7 +206,7 @@ class Engine:
         """Take cycle 0 of a run of `program`, which is of the engine's layer."""
         self.config = _engine_config(program)
         self.memories = _memories(program, self.activation_banks, self.output_banks)
-        kernels.start_engine(self.config, self.memories, self.registers)
+        _start(self.config, self.memories, self.registers)
 
     def step(self) -> None:
         """Take one cycle."""
@@ -212,21 +215,15 @@ class Engine:
     def finish(self) -> EngineRun:
         """Take the cycles that are left and say what the run was."""
         kernels.finish_engine(self.config, self.memories, self.registers, self.records)
-        counters = self.registers.counters
-        cycles = int(self.registers.cycle[0])
+        counters = dict(
+            zip(kernels.COUNTERS, self.registers.counters.tolist(), strict=True),
+        )
         return EngineRun(
-            cycles=cycles,
-            cycles_by_cause=dict(zip(ENGINE_CAUSES, counters.causes.tolist(), strict=True)),
-            events=Events(
-                steps=int(counters.steps[0]),
-                entries=int(counters.entries[0]),
-                window_words=int(counters.window_words[0]),
-                feed_words=int(counters.feed_words[0]),
-                parameter_reads=int(counters.parameter_reads[0]),
-                output_codes=int(counters.output_codes[0]),
-            ),
-            overflow_events=int(counters.overflow_events[0]),
-            overflow_outputs=int(counters.overflow_outputs[0]),
+            cycles=int(self.registers.cycle[0]),
+            cycles_by_cause={cause: counters[cause] for cause in ENGINE_CAUSES},
+            events=Events(**{name: counters[name] for name in ENGINE_EVENTS}),
+            overflow_events=counters["overflow_events"],
+            overflow_outputs=counters["overflow_outputs"],
         )
 
     def run(self, program: LayerProgram) -> EngineRun:
@@ -251,8 +248,6 @@ def _reset_engine(hardware: Hardware) -> kernels.EngineRegisters:
         "post_value": _zeros(4, lanes),
         "post_place": _zeros(4, 3),
     }
-    counters = {name: _zeros(1) for name in kernels.Counters._fields}
-    counters["causes"] = _zeros(len(ENGINE_CAUSES))
     return kernels.EngineRegisters(
         busy=_zeros(1),
         cycle=_zeros(1),
@@ -263,10 +258,35 @@ def _reset_engine(hardware: Hardware) -> kernels.EngineRegisters:
             *(_zeros(array.cols) for _ in kernels.StreamRegisters._fields)
         ),
         drain=kernels.DrainRegisters(**drain),
-        counters=kernels.Counters(**counters),
+        counters=_zeros(len(kernels.COUNTERS)),
         inputs=array_inputs(hardware),
         outputs=array_outputs(hardware),
     )
+
+
+def _start(
+    config: kernels.EngineConfig, memories: kernels.Memories, registers: kernels.EngineRegisters
+) -> None:
+    """Cycle 0: `start` is sampled and the array flushed; the PEs keep their sums (E1, E4)."""
+    array, feeder, streams, drain = (
+        registers.array,
+        registers.feeder,
+        registers.streams,
+        registers.drain,
+    )
+    registers.busy[0] = 1
+    for register in (registers.cycle, registers.done, array.n, array.offset, array.done):
+        register[:] = 0
+    feeder.f1_valid[0] = feeder.f2_valid[0] = 0
+    feeder.next_word[0] = memories.feed_start[0]
+    streams.entry_valid[:] = 0
+    streams.entry[:] = memories.entry_start[:, 0]
+    for pixel_tile in (feeder.next_pixel_tile, streams.pixel_tile, drain.pixel_tile):
+        pixel_tile[:] = config.pixel_first
+    for channel_tile in (feeder.next_channel_tile, streams.channel_tile, drain.channel_tile):
+        channel_tile[:] = 0
+    drain.counter[0] = 0
+    registers.counters[:] = 0
 
 
 def _engine_config(program: LayerProgram) -> kernels.EngineConfig:
@@ -418,14 +438,23 @@ def _output_shape(
 
 
 def _accumulator_values(
-    records: list[kernels.Records], hardware: Hardware, shape: tuple[int, ...]
+    records: list[IntArray], hardware: Hardware, shape: tuple[int, ...]
 ) -> AccumulatorValues:
-    fields = {
-        name: np.stack([getattr(record, name) for record in records]).reshape(shape)
-        for name in ("value", "events", "first_step", "minimum", "maximum", "exact")
-    }
-    persistent = split_by_range(fields.pop("exact"), IntFormat(hardware.result_bits))
-    return AccumulatorValues(persistent=persistent, **fields)
+    fields = dict(
+        zip(
+            (*kernels.SEEN, "value"),
+            (field.reshape(shape) for field in np.stack(records, axis=1)),
+            strict=True,
+        )
+    )
+    return AccumulatorValues(
+        value=fields["value"],
+        events=fields["events"],
+        first_step=fields["first_step"],
+        minimum=fields["minimum"],
+        maximum=fields["maximum"],
+        persistent=split_by_range(fields["exact"], IntFormat(hardware.result_bits)),
+    )
 
 
 def layer_timing(

@@ -22,6 +22,38 @@ DOUBLE, SINGLE, MULTIPLIER16, SHIFT_HALF_UP, SHIFT_HALF_EVEN = 0, 1, 2, 3, 4
 FILL, COMPUTE, DRAIN, STALL_FEED = 0, 1, 2, 3
 WEIGHTS, ACTIVATIONS, OUTPUTS, RUNNING = 0, 1, 2, 3
 
+SEEN = ("steps", "exact", "minimum", "maximum", "first_step", "events")
+STEPS, EXACT, MINIMUM, MAXIMUM, FIRST_STEP, EVENTS = range(6)
+"""What only a model can see of an output: an accumulator without width, the extremes of its prefixes,
+the step (from 0) of the first overflow event (-1: none; a spill belongs to the step it follows), and
+the number of events without a maximum."""
+
+COUNTERS = (
+    "fill",
+    "compute",
+    "drain",
+    "stall_feed",
+    "steps",
+    "entries",
+    "window_words",
+    "feed_words",
+    "parameter_reads",
+    "output_codes",
+    "overflow_events",
+    "overflow_outputs",
+)
+"""Counters of a run: cycles by cause (E5), events, and the overflow counters (D4)."""
+(
+    COUNT_STEPS,
+    COUNT_ENTRIES,
+    COUNT_WINDOW_WORDS,
+    COUNT_FEED_WORDS,
+    COUNT_PARAMETER_READS,
+    COUNT_OUTPUT_CODES,
+    COUNT_OVERFLOW_EVENTS,
+    COUNT_OVERFLOW_OUTPUTS,
+) = range(4, 12)
+
 # -- array and PEs: registers and signals ----------------------------------------------------------
 
 
@@ -59,21 +91,6 @@ class PERegisters(NamedTuple):
     result_events: IntArray
 
 
-class Observer(NamedTuple):
-    """What only a model can see of each PE's output, each (R, C): an accumulator without width.
-
-    `first_step` is the step (from 0) of the first overflow event, -1 without one; a spill belongs
-    to the step it follows. `events` has no maximum.
-    """
-
-    steps: IntArray
-    exact: IntArray
-    minimum: IntArray
-    maximum: IntArray
-    first_step: IntArray
-    events: IntArray
-
-
 class ArrayRegisters(NamedTuple):
     """Registers of the array (section 4)."""
 
@@ -83,8 +100,8 @@ class ArrayRegisters(NamedTuple):
     done: IntArray  # (C,)
     handoff: IntArray  # (1,)
     pe: PERegisters
-    seen: Observer
-    result_seen: Observer  # of the output in the shadow registers
+    seen: IntArray  # (6, R, C) by SEEN; no hardware
+    result_seen: IntArray  # the same of the output in the shadow registers
 
 
 class ArrayInputs(NamedTuple):
@@ -154,16 +171,16 @@ def addend(config: ArrayConfig, x: int, code: int) -> int:
 
 
 @jit
-def record_event(config: ArrayConfig, pe: PERegisters, seen: Observer, r: int, c: int) -> None:
+def record_event(config: ArrayConfig, pe: PERegisters, seen: IntArray, r: int, c: int) -> None:
     """Count one overflow event (P3)."""
     pe.overflow[r, c] = 1
     pe.events[r, c] = min(pe.events[r, c] + 1, config.events_max)
-    seen.events[r, c] += 1
+    seen[EVENTS, r, c] += 1
 
 
 @jit
 def hand_over(
-    config: ArrayConfig, pe: PERegisters, seen: Observer, result_seen: Observer, r: int, c: int
+    config: ArrayConfig, pe: PERegisters, seen: IntArray, result_seen: IntArray, r: int, c: int
 ) -> None:
     """Move an output to the shadow registers and begin again (P4, P5)."""
     total = pe.acc[r, c]
@@ -171,8 +188,8 @@ def hand_over(
         total += pe.wide[r, c]
         if not fits(total, config.wide_acc_bits):
             record_event(config, pe, seen, r, c)
-            if seen.first_step[r, c] < 0:
-                seen.first_step[r, c] = seen.steps[r, c] - 1
+            if seen[FIRST_STEP, r, c] < 0:
+                seen[FIRST_STEP, r, c] = seen[STEPS, r, c] - 1
         total = confine(total, config.wide_acc_bits, config.saturate)
     pe.result[r, c] = total
     pe.result_overflow[r, c] = pe.overflow[r, c]
@@ -183,22 +200,13 @@ def hand_over(
     pe.wide[r, c] = 0
     pe.spill_count[r, c] = 0
 
-    result_seen.steps[r, c] = seen.steps[r, c]
-    result_seen.exact[r, c] = seen.exact[r, c]
-    result_seen.minimum[r, c] = seen.minimum[r, c]
-    result_seen.maximum[r, c] = seen.maximum[r, c]
-    result_seen.first_step[r, c] = seen.first_step[r, c]
-    result_seen.events[r, c] = seen.events[r, c]
-    seen.steps[r, c] = 0
-    seen.exact[r, c] = 0
-    seen.minimum[r, c] = 0
-    seen.maximum[r, c] = 0
-    seen.first_step[r, c] = -1
-    seen.events[r, c] = 0
+    for field in range(len(seen)):
+        result_seen[field, r, c] = seen[field, r, c]
+        seen[field, r, c] = -1 if field == FIRST_STEP else 0
 
 
 @jit
-def accumulate(config: ArrayConfig, pe: PERegisters, seen: Observer, r: int, c: int) -> None:
+def accumulate(config: ArrayConfig, pe: PERegisters, seen: IntArray, r: int, c: int) -> None:
     """Do one step (P2, P3, P5)."""
     base = pe.acc[r, c]
     if config.spill_interval > 0:
@@ -206,8 +214,8 @@ def accumulate(config: ArrayConfig, pe: PERegisters, seen: Observer, r: int, c: 
             spilled = pe.wide[r, c] + base
             if not fits(spilled, config.wide_acc_bits):
                 record_event(config, pe, seen, r, c)
-                if seen.first_step[r, c] < 0:
-                    seen.first_step[r, c] = seen.steps[r, c] - 1
+                if seen[FIRST_STEP, r, c] < 0:
+                    seen[FIRST_STEP, r, c] = seen[STEPS, r, c] - 1
             pe.wide[r, c] = confine(spilled, config.wide_acc_bits, config.saturate)
             base = 0
             pe.spill_count[r, c] = 0
@@ -216,14 +224,14 @@ def accumulate(config: ArrayConfig, pe: PERegisters, seen: Observer, r: int, c: 
     total = base + added
     if not fits(total, config.acc_bits):
         record_event(config, pe, seen, r, c)
-        if seen.first_step[r, c] < 0:
-            seen.first_step[r, c] = seen.steps[r, c]
+        if seen[FIRST_STEP, r, c] < 0:
+            seen[FIRST_STEP, r, c] = seen[STEPS, r, c]
     pe.acc[r, c] = confine(total, config.acc_bits, config.saturate)
 
-    seen.steps[r, c] += 1
-    seen.exact[r, c] += added
-    seen.minimum[r, c] = min(seen.minimum[r, c], seen.exact[r, c])
-    seen.maximum[r, c] = max(seen.maximum[r, c], seen.exact[r, c])
+    seen[STEPS, r, c] += 1
+    seen[EXACT, r, c] += added
+    seen[MINIMUM, r, c] = min(seen[MINIMUM, r, c], seen[EXACT, r, c])
+    seen[MAXIMUM, r, c] = max(seen[MAXIMUM, r, c], seen[EXACT, r, c])
 
 
 @jit
@@ -271,13 +279,15 @@ def step_array(
             state.offset[c] += inputs.advance[c]
             state.done[c] |= inputs.last[c]
         state.offset[c] -= release
-    if release:
-        for d in range(config.depth - 1):
-            state.word[d] = state.word[d + 1]
-    state.n[0] = n - release
-    if inputs.feed_valid[0] and outputs.feed_ready[0]:  # A4
-        state.word[n - release] = inputs.feed_data
-        state.n[0] += 1
+    load = inputs.feed_valid[0] and outputs.feed_ready[0]  # A4
+    state.n[0] = n - release + (1 if load else 0)
+    for r in range(config.rows):
+        for lane in range(config.feed):
+            if release:
+                for d in range(config.depth - 1):
+                    state.word[d, r, lane] = state.word[d + 1, r, lane]
+            if load:
+                state.word[n - release, r, lane] = inputs.feed_data[r, lane]
     if fire:
         state.done[:] = 0
     state.handoff[0] = fire and inputs.drain[0]  # A5, E4
@@ -392,21 +402,6 @@ class Memories(NamedTuple):
     output: IntArray  # (R, out_bank_words, F), written
 
 
-class Records(NamedTuple):
-    """What the drain reads of each output; no hardware.
-
-    Each is (out_height, out_width, out_channels).
-    """
-
-    value: IntArray
-    register_events: IntArray  # of the counter of events_bits
-    events: IntArray
-    first_step: IntArray
-    minimum: IntArray
-    maximum: IntArray
-    exact: IntArray
-
-
 class FeederRegisters(NamedTuple):
     """Feeder (F rules); the address registers point at the word to be read next."""
 
@@ -446,20 +441,6 @@ class DrainRegisters(NamedTuple):
     post_place: IntArray  # (4, 3) {pixel tile, first row, channel}
 
 
-class Counters(NamedTuple):
-    """Counters of one run."""
-
-    causes: IntArray  # (4,) cycles by FILL, COMPUTE, DRAIN, STALL_FEED (E5)
-    steps: IntArray  # (1,) each from here
-    entries: IntArray
-    window_words: IntArray
-    feed_words: IntArray
-    parameter_reads: IntArray
-    output_codes: IntArray
-    overflow_events: IntArray
-    overflow_outputs: IntArray
-
-
 class EngineRegisters(NamedTuple):
     """Everything that one run of the engine changes."""
 
@@ -470,7 +451,7 @@ class EngineRegisters(NamedTuple):
     feeder: FeederRegisters
     streams: StreamRegisters
     drain: DrainRegisters
-    counters: Counters
+    counters: IntArray  # (12,) by COUNTERS
     inputs: ArrayInputs  # signals of the latest cycle
     outputs: ArrayOutputs
 
@@ -499,42 +480,8 @@ def results_cycles(config: EngineConfig, channel_tile: int) -> int:
 
 
 @jit
-def start_engine(config: EngineConfig, memories: Memories, state: EngineRegisters) -> None:
-    """Cycle 0: `start` is sampled (E1), the array is flushed, the PEs keep their sums."""
-    state.busy[0] = 1
-    state.cycle[0] = 0
-    state.done[0] = 0
-    array, feeder, streams, drain = state.array, state.feeder, state.streams, state.drain
-    array.n[0] = 0
-    array.offset[:] = 0
-    array.done[:] = 0
-    feeder.f1_valid[0] = 0
-    feeder.f2_valid[0] = 0
-    feeder.next_word[0] = memories.feed_start[0]
-    feeder.next_pixel_tile[0] = config.pixel_first
-    feeder.next_channel_tile[0] = 0
-    streams.entry_valid[:] = 0
-    streams.entry[:] = memories.entry_start[:, 0]
-    streams.pixel_tile[:] = config.pixel_first
-    streams.channel_tile[:] = 0
-    drain.pixel_tile[0] = config.pixel_first
-    drain.channel_tile[0] = 0
-    drain.counter[0] = 0
-    counters = state.counters
-    counters.causes[:] = 0
-    counters.steps[0] = 0
-    counters.entries[0] = 0
-    counters.window_words[0] = 0
-    counters.feed_words[0] = 0
-    counters.parameter_reads[0] = 0
-    counters.output_codes[0] = 0
-    counters.overflow_events[0] = 0
-    counters.overflow_outputs[0] = 0
-
-
-@jit
 def read_next_feed_word(
-    config: EngineConfig, memories: Memories, feeder: FeederRegisters, counters: Counters
+    config: EngineConfig, memories: Memories, feeder: FeederRegisters, counters: IntArray
 ) -> None:
     """Stage 1 reads the feed memory, if any word is left (F1, F2, F5)."""
     tile = feeder.next_channel_tile[0]
@@ -544,7 +491,7 @@ def read_next_feed_word(
     word = feeder.next_word[0]
     feeder.f1_word[0] = word
     feeder.f1_pixel_tile[0] = feeder.next_pixel_tile[0]
-    counters.feed_words[0] += 1
+    counters[COUNT_FEED_WORDS] += 1
     if not memories.feed_last[word]:
         feeder.next_word[0] = word + 1
         return
@@ -570,7 +517,8 @@ def read_activation_banks(
         if b < rot:
             address += config.in_words
         if 0 <= address < bank_words:  # elsewhere every row that reads this bank is masked
-            feeder.f2_bank[b] = memories.activation[b, address]
+            for lane in range(config.array.feed):
+                feeder.f2_bank[b, lane] = memories.activation[b, address, lane]
     for r in range(rows):
         oy, ox = divmod(pixel_tile * rows + r, config.pitch)
         iy = oy * config.stride_y - config.pad_top + memories.feed_dy[word]
@@ -580,9 +528,14 @@ def read_activation_banks(
 
 
 @jit
-def drive_array(config: EngineConfig, memories: Memories, state: EngineRegisters) -> None:
-    """Signals of feeder, streams and drain to the array in this cycle (F3, F4, E2, D1)."""
-    inputs, feeder, streams = state.inputs, state.feeder, state.streams
+def drive_array(
+    config: EngineConfig,
+    memories: Memories,
+    feeder: FeederRegisters,
+    streams: StreamRegisters,
+    inputs: ArrayInputs,
+) -> None:
+    """Signals of feeder and streams to the array in this cycle (F3, F4, E2)."""
     rows = config.array.rows
     inputs.feed_valid[0] = feeder.f2_valid[0]
     for r in range(rows):
@@ -598,20 +551,23 @@ def drive_array(config: EngineConfig, memories: Memories, state: EngineRegisters
             inputs.advance[c] = memories.entry_advance[entry]
             inputs.lane[c] = memories.entry_lane[entry]
             inputs.code[c] = memories.entry_code[entry]
-    inputs.handoff_ready[0] = state.drain.counter[0] == 0
-    inputs.drain[0] = config.drain
-    inputs.flush[0] = 0
 
 
 @jit
-def step_streams(config: EngineConfig, memories: Memories, state: EngineRegisters) -> None:
+def step_streams(
+    config: EngineConfig,
+    memories: Memories,
+    streams: StreamRegisters,
+    issue: IntArray,
+    cycle: int,
+    counters: IntArray,
+) -> None:
     """Columns that issue read their next entry, in cycle 1 all read their first (E1, E2, S5)."""
-    streams, counters = state.streams, state.counters
     for c in range(config.array.cols):
-        if state.outputs.issue[c]:
+        if issue[c]:
             if memories.entry_code[streams.entry[c]]:
                 for r in range(config.array.rows):
-                    counters.steps[0] += is_pixel(config, streams.pixel_tile[c], r)
+                    counters[COUNT_STEPS] += is_pixel(config, streams.pixel_tile[c], r)
             if memories.entry_last[streams.entry[c]]:
                 streams.pixel_tile[c] += 1
                 if streams.pixel_tile[c] == config.pixel_stop:
@@ -620,18 +576,22 @@ def step_streams(config: EngineConfig, memories: Memories, state: EngineRegister
                 streams.entry[c] = memories.entry_start[c, streams.channel_tile[c]]
             else:
                 streams.entry[c] += 1
-        elif state.cycle[0] > 1:
+        elif cycle > 1:
             continue
         streams.entry_valid[c] = streams.channel_tile[c] < config.channel_tiles
-        counters.entries[0] += streams.entry_valid[c]
+        counters[COUNT_ENTRIES] += streams.entry_valid[c]
 
 
 @jit
 def read_results(
-    config: EngineConfig, memories: Memories, state: EngineRegisters, records: Records
+    config: EngineConfig,
+    drain: DrainRegisters,
+    pe: PERegisters,
+    seen: IntArray,
+    records: IntArray,
+    counters: IntArray,
 ) -> None:
     """Read Q results from the shadow registers into the post-processor (D2, D3 cycle u, D4)."""
-    drain, pe, seen = state.drain, state.array.pe, state.array.result_seen
     groups = config.array.rows // config.lanes
     column, group = divmod(drain.read_index[0], groups)
     pixel_tile = drain.tile[0]
@@ -641,48 +601,45 @@ def read_results(
     drain.post_place[0, 0] = pixel_tile
     drain.post_place[0, 1] = first_row
     drain.post_place[0, 2] = channel
-    state.counters.parameter_reads[0] += 1
+    counters[COUNT_PARAMETER_READS] += 1
     for q in range(config.lanes):
         r = first_row + q
         drain.post_value[0, q] = pe.result[r, column]
         if is_pixel(config, pixel_tile, r):
-            state.counters.overflow_events[0] += pe.result_events[r, column]
-            state.counters.overflow_outputs[0] += pe.result_overflow[r, column]
+            counters[COUNT_OVERFLOW_EVENTS] += pe.result_events[r, column]
+            counters[COUNT_OVERFLOW_OUTPUTS] += pe.result_overflow[r, column]
             oy, ox = divmod(pixel_tile * config.array.rows + r, config.pitch)
-            records.value[oy, ox, channel] = pe.result[r, column]
-            records.register_events[oy, ox, channel] = pe.result_events[r, column]
-            records.events[oy, ox, channel] = seen.events[r, column]
-            records.first_step[oy, ox, channel] = seen.first_step[r, column]
-            records.minimum[oy, ox, channel] = seen.minimum[r, column]
-            records.maximum[oy, ox, channel] = seen.maximum[r, column]
-            records.exact[oy, ox, channel] = seen.exact[r, column]
+            for field in range(len(seen)):
+                records[field, oy, ox, channel] = seen[field, r, column]
+            records[len(seen), oy, ox, channel] = pe.result[r, column]
 
 
 @jit
-def write_outputs(config: EngineConfig, memories: Memories, state: EngineRegisters) -> None:
+def write_outputs(
+    config: EngineConfig, drain: DrainRegisters, output: IntArray, counters: IntArray
+) -> None:
     """Write Q codes to the output memory (D3 cycle u + 4, M6)."""
-    drain = state.drain
     place = drain.post_place[3]
     pixel_tile, first_row, channel = place[0], place[1], place[2]
     word, lane = divmod(channel, config.array.feed)
     for q in range(config.lanes):
         if is_pixel(config, pixel_tile, first_row + q):
             address = pixel_tile * config.out_words + word
-            memories.output[first_row + q, address, lane] = drain.post_value[3, q]
-            state.counters.output_codes[0] += 1
+            output[first_row + q, address, lane] = drain.post_value[3, q]
+            counters[COUNT_OUTPUT_CODES] += 1
 
 
 @jit
-def step_drain(
-    config: EngineConfig, memories: Memories, state: EngineRegisters, records: Records
+def step_post_processor(
+    config: EngineConfig, memories: Memories, drain: DrainRegisters, counters: IntArray
 ) -> None:
-    """Move the post-processor on and read results, before the PEs change the shadow registers."""
-    drain = state.drain
+    """Move the post-processor on by a stage (D3)."""
     if drain.post_valid[3]:
-        write_outputs(config, memories, state)
-    for stage in range(3, 0, -1):  # D3: into u+4 rounded, into u+3 multiplied, into u+2 biased
+        write_outputs(config, drain, memories.output, counters)
+    for stage in range(3, 0, -1):  # into u+4 rounded, into u+3 multiplied, into u+2 biased
         drain.post_valid[stage] = drain.post_valid[stage - 1]
-        drain.post_place[stage] = drain.post_place[stage - 1]
+        for i in range(3):
+            drain.post_place[stage, i] = drain.post_place[stage - 1, i]
         channel = drain.post_place[stage, 2]
         for q in range(config.lanes):
             value = drain.post_value[stage - 1, q]
@@ -695,15 +652,6 @@ def step_drain(
                 value = min(max(value, config.activation_min), config.activation_max)
             drain.post_value[stage, q] = value
     drain.post_valid[0] = 0
-    if drain.reading[0]:
-        read_results(config, memories, state, records)
-        drain.read_index[0] += 1
-        if drain.read_index[0] == results_cycles(config, drain.tile[1]):
-            drain.reading[0] = 0
-    if drain.fired[1, 0]:  # D2: fire in t, handoff in t+1, clear in t+2, reads from t+3
-        drain.reading[0] = 1
-        drain.read_index[0] = 0
-        drain.tile[:] = drain.fired[1, 1:]
 
 
 @jit
@@ -713,16 +661,38 @@ def signed_post(value: int, bits: int) -> int:
 
 
 @jit
-def step_handoff(config: EngineConfig, state: EngineRegisters) -> None:
+def step_drain(
+    config: EngineConfig,
+    drain: DrainRegisters,
+    pe: PERegisters,
+    seen: IntArray,
+    records: IntArray,
+    counters: IntArray,
+) -> None:
+    """Read results, before the PEs change the shadow registers (D2)."""
+    if drain.reading[0]:
+        read_results(config, drain, pe, seen, records, counters)
+        drain.read_index[0] += 1
+        if drain.read_index[0] == results_cycles(config, drain.tile[1]):
+            drain.reading[0] = 0
+    if drain.fired[1, 0]:  # fire in t, handoff in t+1, clear in t+2, reads from t+3
+        drain.reading[0] = 1
+        drain.read_index[0] = 0
+        drain.tile[0] = drain.fired[1, 1]
+        drain.tile[1] = drain.fired[1, 2]
+
+
+@jit
+def step_handoff(config: EngineConfig, drain: DrainRegisters, fire: int) -> None:
     """Take a fire, and count the cycles to the next (D1)."""
-    drain = state.drain
-    drain.fired[1] = drain.fired[0]
-    drain.fired[0, 0] = state.outputs.fire[0] and config.drain
+    for i in range(3):
+        drain.fired[1, i] = drain.fired[0, i]
+    drain.fired[0, 0] = fire and config.drain
     drain.fired[0, 1] = drain.pixel_tile[0]
     drain.fired[0, 2] = drain.channel_tile[0]
     if drain.counter[0] > 0:
         drain.counter[0] -= 1
-    if state.outputs.fire[0]:
+    if fire:
         if config.drain:
             drain.counter[0] = results_cycles(config, drain.channel_tile[0]) - 1
         drain.pixel_tile[0] += 1
@@ -744,46 +714,57 @@ def is_done(config: EngineConfig, drain: DrainRegisters) -> bool:
 
 
 @jit
-def cause_of_cycle(config: EngineConfig, state: EngineRegisters, columns_done: bool) -> int:
-    """Why this cycle was spent (E5); `columns_done` as at the beginning of the cycle."""
-    if state.cycle[0] <= 3:
+def cause_of_cycle(cycle: int, any_issue: bool, columns_done: bool, all_fired: bool) -> int:
+    """Say why this cycle was spent (E5); `columns_done`, `all_fired` as at its beginning."""
+    if cycle <= 3:
         return FILL
-    if state.outputs.issue.any():
+    if any_issue:
         return COMPUTE
-    if columns_done or state.drain.channel_tile[0] == config.channel_tiles:
+    if columns_done or all_fired:
         return DRAIN
     return STALL_FEED
 
 
 @jit
 def step_engine(
-    config: EngineConfig, memories: Memories, state: EngineRegisters, records: Records
+    config: EngineConfig, memories: Memories, state: EngineRegisters, records: IntArray
 ) -> None:
-    """One cycle of a busy engine (all rules of sections 4 to 8)."""
-    state.cycle[0] += 1
-    state.done[0] = is_done(config, state.drain)
-    columns_done = bool(state.array.done.all())
-    drive_array(config, memories, state)
-    step_drain(config, memories, state, records)
-    step_array(config.array, state.array, state.inputs, state.outputs)
-    state.counters.causes[cause_of_cycle(config, state, columns_done)] += 1
+    """One cycle of a busy engine (all rules of sections 4 to 8).
 
-    feeder, counters = state.feeder, state.counters
-    if not feeder.f2_valid[0] or state.outputs.feed_ready[0]:  # F2
-        counters.window_words[0] += feeder.f2_valid[0]
+    `records` (7, out_height, out_width, out_channels) takes what the drain reads, by SEEN, and the
+    results last; no hardware.
+    """
+    array, feeder, streams, drain = state.array, state.feeder, state.streams, state.drain
+    inputs, outputs, counters = state.inputs, state.outputs, state.counters
+    state.cycle[0] += 1
+    state.done[0] = is_done(config, drain)
+    columns_done = bool(array.done.all())
+    all_fired = drain.channel_tile[0] == config.channel_tiles
+
+    drive_array(config, memories, feeder, streams, inputs)
+    inputs.handoff_ready[0] = drain.counter[0] == 0  # D1
+    inputs.drain[0] = config.drain
+    step_post_processor(config, memories, drain, counters)
+    step_drain(config, drain, array.pe, array.result_seen, records, counters)
+    step_array(config.array, array, inputs, outputs)
+    any_issue = bool(outputs.issue.any())
+    counters[cause_of_cycle(state.cycle[0], any_issue, columns_done, all_fired)] += 1
+
+    if not feeder.f2_valid[0] or outputs.feed_ready[0]:  # F2
+        counters[COUNT_WINDOW_WORDS] += feeder.f2_valid[0]
         feeder.f2_valid[0] = feeder.f1_valid[0]
         if feeder.f1_valid[0]:
             read_activation_banks(config, memories, feeder)
         read_next_feed_word(config, memories, feeder, counters)
-    step_streams(config, memories, state)
-    step_handoff(config, state)
+    step_streams(config, memories, streams, outputs.issue, state.cycle[0], counters)
+    step_handoff(config, drain, outputs.fire[0])
     if state.done[0]:
         state.busy[0] = 0
 
 
 @jit
 def finish_engine(
-    config: EngineConfig, memories: Memories, state: EngineRegisters, records: Records
+    config: EngineConfig, memories: Memories, state: EngineRegisters, records: IntArray
 ) -> None:
     """Take the cycles of a run that are left, up to `done`."""
     while state.busy[0]:
