@@ -7,7 +7,8 @@ of TensorFlow Lite Micro's reference kernels, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Any, cast
 
 import numpy as np
@@ -207,13 +208,13 @@ def fully_connected(layer: FullyConnected, inputs: Inputs, output: Tensor) -> Ar
 # Pooling and reduction ----------------------------------------------------------------------------
 
 
-def _window_taps(layer: Pool2D, x: Int64Array, fill: int) -> list[Array]:
+def _window_taps(layer: Pool2D, x: Int64Array, fill: int) -> Iterator[Array]:
     """Taps of every pooling window, out-of-image ones holding `fill`: (N, P, Q, C) each."""
     (R, S), pad = layer.kernel, layer.padding
     P = output_size(x.shape[1], pad.top, pad.bottom, R, layer.stride[0], 1)
     Q = output_size(x.shape[2], pad.left, pad.right, S, layer.stride[1], 1)
     image = pad_image(x, pad, fill)
-    return [_tap(image, (r, s), layer.stride, P, Q) for r in range(R) for s in range(S)]
+    return (_tap(image, (r, s), layer.stride, P, Q) for r in range(R) for s in range(S))
 
 
 def average_pool2d(layer: AveragePool2D, inputs: Inputs, output: Tensor) -> Array:
@@ -222,8 +223,8 @@ def average_pool2d(layer: AveragePool2D, inputs: Inputs, output: Tensor) -> Arra
     Codes -5 and -2 average to -4, 5 and 2 to 4.
     """
     x = inputs[0].astype(np.int64)
-    total = np.sum(_window_taps(layer, x, 0), axis=0)
-    count = np.sum(_window_taps(layer, np.ones_like(x[:1, :, :, :1]), 0), axis=0)
+    total = reduce(np.add, _window_taps(layer, x, 0))
+    count = reduce(np.add, _window_taps(layer, np.ones_like(x[:1, :, :, :1]), 0))
     mean = np.sign(total) * ((np.abs(total) + count // 2) // count)
     return _clamped(mean, layer, output)
 
@@ -231,7 +232,7 @@ def average_pool2d(layer: AveragePool2D, inputs: Inputs, output: Tensor) -> Arra
 def max_pool2d(layer: MaxPool2D, inputs: Inputs, output: Tensor) -> Array:
     """Largest code inside the image."""
     x = inputs[0].astype(np.int64)
-    largest = np.max(_window_taps(layer, x, np.iinfo(np.int64).min), axis=0)
+    largest = reduce(np.maximum, _window_taps(layer, x, np.iinfo(np.int64).min))
     return _clamped(largest, layer, output)
 
 
@@ -289,7 +290,9 @@ def quantize(layer: Quantize, inputs: Inputs, output: Tensor) -> Array:
     x = inputs[0]
     limits = CODE_FORMATS[output.dtype]
     if layer.requantization is None:
-        rounded = _round_half_away(x.astype(np.float32) / np.float32(cast(float, output.scale)))
+        with np.errstate(over="ignore"):  # an infinite quotient saturates below
+            quotient = x.astype(np.float32) / np.float32(cast(float, output.scale))
+        rounded = _round_half_away(quotient)
         codes = np.clip(rounded, INT32.min, INT32.max).astype(np.int64)
     else:
         codes = requantize(x.astype(np.int64) - layer.input_zero_point, layer.requantization)
