@@ -1,19 +1,13 @@
 """Read a TensorFlow Lite file into a `golden.network.Network`.
 
-The file is a flatbuffer, read with the `tflite` schema package. Python's flatbuffers has no
-verifier, so every read goes through `_reading`, which turns whatever a damaged file provokes into a
-`ModelError`; vectors are taken as NumPy views, which cannot leave the file, and only what the
-operators name is read at all. `golden.check.check_network` then re-derives every shape.
-
 What "equal to TensorFlow Lite" means is fixed by the reference kernels of TensorFlow Lite Micro
-(kernels/conv_common.cc, fully_connected_common.cc, add_common.cc, ... of tflite-micro).
+(kernels/conv_common.cc, fully_connected_common.cc, add_common.cc, ... of tflite-micro). Shapes are
+re-derived from the operators by `golden.check.check_network`.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -26,6 +20,7 @@ from numpy.typing import NDArray
 from golden import quantization
 from golden.check import INTEGER_FORMATS, check_network
 from golden.errors import ModelError, UnsupportedError
+from golden.importers.tflite_file import FileTensor, FlatBuffer, Operator, place_of, quoted
 from golden.network import (
     OP_NAMES,
     Add,
@@ -55,8 +50,8 @@ from golden.network import (
 MAX_ELEMENTS = 2**26
 """Elements of the largest activation tensor that is taken, padding included: it bounds memory."""
 
-MAX_WINDOW = 2**16
-"""Largest number of taps of a pooling window."""
+MAX_WINDOW = 64
+"""Side of the largest pooling window that is taken where twice the image is less."""
 
 MAX_SCALE = 2.0**60
 """Largest scale that is taken, so that no product of two leaves float32."""
@@ -68,46 +63,6 @@ ACTIVATIONS: dict[int, quantization.Activation] = {
     3: "relu6",
 }
 """The schema's fused activations that Napier knows."""
-
-CONTROL_FLOW = ("IF", "WHILE", "CALL", "CALL_ONCE")
-
-_Options = tuple[str, tuple[str, ...]]
-
-_WINDOW = ("Padding", "StrideH", "StrideW", "FusedActivationFunction")
-_DILATION = ("DilationHFactor", "DilationWFactor")
-_POOL: _Options = ("Pool2DOptions", (*_WINDOW, "FilterHeight", "FilterWidth"))
-_NO_OPTIONS: _Options = ("", ())
-
-_OPTIONS: dict[str, _Options] = {
-    "CONV_2D": ("Conv2DOptions", _WINDOW + _DILATION),
-    "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", (*_WINDOW, *_DILATION, "DepthMultiplier")),
-    "FULLY_CONNECTED": (
-        "FullyConnectedOptions",
-        ("FusedActivationFunction", "WeightsFormat", "KeepNumDims"),
-    ),
-    "AVERAGE_POOL_2D": _POOL,
-    "MAX_POOL_2D": _POOL,
-    "MEAN": ("ReducerOptions", ("KeepDims",)),
-    "ADD": ("AddOptions", ("FusedActivationFunction",)),
-    "MUL": ("MulOptions", ("FusedActivationFunction",)),
-    "CONCATENATION": ("ConcatenationOptions", ("Axis", "FusedActivationFunction")),
-    "PAD": _NO_OPTIONS,
-    "PADV2": _NO_OPTIONS,
-    "RESHAPE": _NO_OPTIONS,
-    "SQUEEZE": _NO_OPTIONS,
-    "EXPAND_DIMS": _NO_OPTIONS,
-    "SOFTMAX": ("SoftmaxOptions", ("Beta",)),
-    "RELU": _NO_OPTIONS,
-    "RELU6": _NO_OPTIONS,
-    "RELU_N1_TO_1": _NO_OPTIONS,
-    "QUANTIZE": _NO_OPTIONS,
-    "DEQUANTIZE": _NO_OPTIONS,
-    "RESIZE_NEAREST_NEIGHBOR": (
-        "ResizeNearestNeighborOptions",
-        ("AlignCorners", "HalfPixelCenters"),
-    ),
-}
-"""Operators that are known, the schema's table of their options, and the fields read from it."""
 
 
 def load_tflite(path: str | Path) -> Network:
@@ -134,198 +89,11 @@ def load_tflite(path: str | Path) -> Network:
     try:
         if not file.is_file():
             raise ModelError("there is no such file; give the path of a .tflite file")
-        return _Importer(_FlatBuffer(file.read_bytes()), file.stem, file.name).network()
+        return _Importer(FlatBuffer(file.read_bytes()), file.stem, file.name).network()
     except OSError as error:
         raise ModelError(f"{file.name}: cannot be read: {error.strerror}.") from None
     except ModelError as error:
         raise type(error)(f"{file.name}: {str(error).rstrip('.')}.") from None
-
-
-# -- the flatbuffer -------------------------------------------------------------------------------
-
-
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """Name what was being read when a damaged file sent the reader astray."""
-    try:
-        yield
-    except (
-        struct.error,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        MemoryError,
-        TypeError,
-        ValueError,
-    ):
-        raise ModelError(
-            f"{what} must lie inside the file and be well formed, but does not; "
-            "the file is damaged, fetch or export it again"
-        ) from None
-
-
-@dataclass(frozen=True)
-class _FileTensor:
-    """A tensor as the file states it; `data` is empty for an activation."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    scales: NDArray[np.float32]
-    zero_points: NDArray[np.int64]
-    axis: int
-    data: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class _Operator:
-    """An operator as the file states it; an input of -1 is an optional one left out."""
-
-    index: int
-    name: str
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    options: Mapping[str, Any]
-
-
-class _FlatBuffer:
-    """Guarded reads from the bytes of a TensorFlow Lite file."""
-
-    def __init__(self, data: bytes) -> None:
-        import tflite
-
-        if data[4:8] != b"TFL3":
-            raise ModelError(
-                "must start as a TensorFlow Lite file of schema version 3 does "
-                f"(bytes 4 to 7 b'TFL3'), not {data[4:8]!r}; export the network with "
-                "tf.lite.TFLiteConverter"
-            )
-        self._schema = tflite
-        self._operator_names = _names(tflite.BuiltinOperator)
-        self._type_names = _names(tflite.TensorType)
-        self._tensors: dict[int, _FileTensor] = {}
-        with _reading("the model"):
-            self._model = tflite.Model.GetRootAs(data, 0)
-            subgraphs = self._model.SubgraphsLength()
-        if subgraphs != 1:
-            raise UnsupportedError(
-                f"must hold one subgraph, not {subgraphs}; export it without control flow and "
-                "with one signature"
-            )
-        with _reading("subgraph 0"):
-            self._graph = self._model.Subgraphs(0)
-            self.inputs = _integers(self._graph.InputsAsNumpy())
-            self.outputs = _integers(self._graph.OutputsAsNumpy())
-            self.operator_count: int = self._graph.OperatorsLength()
-            self.tensor_count: int = self._graph.TensorsLength()
-
-    def operator(self, index: int) -> _Operator:
-        """Operator `index` of the subgraph; refuse what Napier does not know."""
-        with _reading(f"operator {index}"):
-            table = self._graph.Operators(index)
-            code = table.OpcodeIndex()
-            if code >= self._model.OperatorCodesLength():
-                raise ValueError
-            entry = self._model.OperatorCodes(code)
-            number = max(entry.DeprecatedBuiltinCode(), entry.BuiltinCode())
-            name = self._operator_names.get(number, f"number {number}")
-            if name == "CUSTOM":
-                name = f"CUSTOM {_text(entry.CustomCode())!r}"
-            inputs = _integers(table.InputsAsNumpy())
-            outputs = _integers(table.OutputsAsNumpy())
-        place = _place(self, index, name, outputs)
-        if name not in _OPTIONS:
-            why = " (control flow)" if name in CONTROL_FLOW else ""
-            raise UnsupportedError(
-                f"{place} is not known to Napier{why}; it knows {', '.join(_OPTIONS)}"
-            )
-        return _Operator(index, name, inputs, outputs, self._options(place, name, table))
-
-    def _options(self, place: str, name: str, table: Any) -> dict[str, Any]:
-        kind, fields = _OPTIONS[name]
-        if not kind:
-            return {}
-        with _reading(f"{place}: its options"):
-            options = getattr(self._schema, kind)()
-            union = table.BuiltinOptions()
-            expected = getattr(self._schema.BuiltinOptions, kind)
-            if union is None or table.BuiltinOptionsType() != expected:
-                raise ValueError
-            options.Init(union.Bytes, union.Pos)
-            return {field: getattr(options, field)() for field in fields}
-
-    def tensor(self, index: int) -> _FileTensor:
-        """Tensor `index` of the subgraph."""
-        if index not in self._tensors:
-            if not 0 <= index < self.tensor_count:
-                raise ModelError(
-                    f"tensor {index} is named but the file has {self.tensor_count}; "
-                    "the file is damaged, fetch or export it again"
-                )
-            self._tensors[index] = self._read_tensor(index)
-        return self._tensors[index]
-
-    def _read_tensor(self, index: int) -> _FileTensor:
-        with _reading(f"tensor {index}"):
-            table = self._graph.Tensors(index)
-            name = _text(table.Name()) or f"tensor_{index}"
-        place = f"tensor {index} ({name!r})"
-        with _reading(place):
-            if table.Sparsity() is not None:
-                raise UnsupportedError(f"{place} is stored sparse; export it dense")
-            if table.IsVariable():
-                raise UnsupportedError(f"{place} keeps state between runs; export without state")
-            number = table.Type()
-            dtype = self._type_names.get(number, f"type {number}").lower()
-            scales, zero_points, axis = _quantization(place, table.Quantization())
-            shape = _integers(table.ShapeAsNumpy())
-            data = self._buffer(place, table.Buffer())
-        return _FileTensor(name, shape, dtype, scales, zero_points, axis, data)
-
-    def _buffer(self, place: str, index: int) -> NDArray[np.uint8]:
-        if index >= self._model.BuffersLength():
-            raise ValueError
-        buffer = self._model.Buffers(index)
-        if buffer.Offset() > 1:
-            raise UnsupportedError(
-                f"{place} keeps its data behind the flatbuffer; export a model below 2 GB"
-            )
-        return _vector(buffer.DataAsNumpy(), np.uint8)
-
-
-def _place(file: _FlatBuffer, index: int, name: str, outputs: Sequence[int]) -> str:
-    """How error messages name an operator; of a fused tensor name the first part is enough."""
-    output = f", output {file.tensor(outputs[0]).name.split(';')[0]!r}" if outputs else ""
-    return f"operator {index} ({name}{output})"
-
-
-def _quantization(place: str, table: Any) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
-    if table is None:
-        return np.empty(0, np.float32), np.empty(0, np.int64), 0
-    if table.DetailsType() != 0:
-        raise UnsupportedError(
-            f"{place} is quantized by custom or blockwise details; "
-            "export it with one scale per tensor or per channel"
-        )
-    scales = _vector(table.ScaleAsNumpy(), np.float32)
-    return scales, _vector(table.ZeroPointAsNumpy(), np.int64), table.QuantizedDimension()
-
-
-def _names(enumeration: type) -> dict[int, str]:
-    return {v: k for k, v in vars(enumeration).items() if isinstance(v, int)}
-
-
-def _vector(value: Any, dtype: type[np.generic]) -> NDArray[Any]:
-    """View of a vector; flatbuffers returns the integer 0 for an absent one."""
-    return np.empty(0, dtype) if isinstance(value, int) else np.asarray(value, dtype)
-
-
-def _integers(value: Any) -> tuple[int, ...]:
-    return tuple(_vector(value, np.int32).tolist())
-
-
-def _text(value: bytes | None) -> str:
-    return value.decode("utf-8") if value else ""
 
 
 # -- the network ----------------------------------------------------------------------------------
@@ -335,15 +103,15 @@ def _text(value: bytes | None) -> str:
 class _Node:
     """An operator with its tensors at hand, and the checks that the operators share."""
 
-    file: _FlatBuffer
-    operator: _Operator
+    file: FlatBuffer
+    operator: Operator
     activations: Mapping[int, Tensor]  # by the file's index
     numbers: Mapping[int, int]  # from the file's index to the network's
 
     @cached_property
     def place(self) -> str:
         """How error messages name the operator."""
-        return _place(self.file, self.operator.index, self.operator.name, self.operator.outputs)
+        return place_of(self.file, self.operator.index, self.operator.name, self.operator.outputs)
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -378,11 +146,17 @@ class _Node:
             name = self.file.tensor(index).name if index >= 0 else "none"
             if index >= 0 and self.file.tensor(index).data.size:
                 raise UnsupportedError(
-                    f"must read tensors computed at run time, not the constant {name!r}; "
+                    f"must read tensors computed at run time, not the constant {quoted(name)}; "
                     "fold it into a neighbouring convolution or dense layer"
                 )
-            raise self.fail(f"reads tensor {index} ({name!r}) before any operator wrote it")
+            raise self.fail(f"reads tensor {index} ({quoted(name)}) before any operator wrote it")
         return self.activations[index]
+
+    def image(self) -> Tensor:
+        tensor = self.input()
+        if len(tensor.shape) != 4:
+            raise self.fail(f"needs an NHWC input, not one of shape {tensor.shape}")
+        return tensor
 
     @property
     def output(self) -> Tensor:
@@ -402,13 +176,13 @@ class _Node:
         for tensor in tensors:
             if tensor.dtype == "float32":
                 raise UnsupportedError(
-                    f"computes in float32 (tensor {tensor.name!r}); convert the network with full "
-                    "integer quantization"
+                    f"computes in float32 (tensor {quoted(tensor.name)}); convert the network "
+                    "with full integer quantization"
                 )
             if tensor.dtype not in dtypes:
                 raise UnsupportedError(
                     f"must compute on {' or '.join(dtypes)}, not {tensor.dtype} "
-                    f"(tensor {tensor.name!r}); convert the network with int8 quantization"
+                    f"(tensor {quoted(tensor.name)}); convert the network with int8 quantization"
                 )
             if tensor.dtype != dtype:
                 raise UnsupportedError(
@@ -419,26 +193,26 @@ class _Node:
             if dtype == "int16" and tensor.zero_point != 0:
                 raise self.fail(
                     f"must have the zero point 0 with int16 codes, not {tensor.zero_point} "
-                    f"(tensor {tensor.name!r})"
+                    f"(tensor {quoted(tensor.name)})"
                 )
         return dtype
 
     def scale(self, tensor: Tensor) -> float:
         if tensor.scale is None:
-            raise self.fail(f"needs a scale for tensor {tensor.name!r}, which has none")
+            raise self.fail(f"needs a scale for tensor {quoted(tensor.name)}, which has none")
         return tensor.scale
 
     def same_quantization(self, first: Tensor, second: Tensor) -> None:
         if (first.scale, first.zero_point) != (second.scale, second.zero_point):
             raise UnsupportedError(
-                f"must keep the scale and zero point of tensor {first.name!r}, "
+                f"must keep the scale and zero point of tensor {quoted(first.name)}, "
                 f"{first.scale} and {first.zero_point}, not change them to {second.scale} and "
                 f"{second.zero_point}; convert the network with a current TensorFlow Lite"
             )
 
     # -- constants
 
-    def constant(self, position: int, role: str, dtypes: Sequence[str]) -> _FileTensor:
+    def constant(self, position: int, role: str, dtypes: Sequence[str]) -> FileTensor:
         """Fetch a stored tensor whose bytes match its shape."""
         if not self.has(position):
             raise self.fail(f"needs {role}")
@@ -447,12 +221,13 @@ class _Node:
         if index in self.activations or not tensor.data.size:
             raise UnsupportedError(
                 f"must have {role} stored in the file, not computed at run time "
-                f"(tensor {tensor.name!r}); freeze the network before converting it"
+                f"(tensor {quoted(tensor.name)}); freeze the network before converting it"
             )
         if tensor.dtype not in dtypes:
             raise UnsupportedError(
                 f"must have {role} of {' or '.join(dtypes)}, not {tensor.dtype} "
-                f"(tensor {tensor.name!r}); convert the network with full integer quantization"
+                f"(tensor {quoted(tensor.name)}); convert the network with full integer "
+                "quantization"
             )
         bits = 4 if tensor.dtype == "int4" else 8 * np.dtype(tensor.dtype).itemsize
         if any(size < 1 for size in tensor.shape):
@@ -501,8 +276,6 @@ class _Node:
         self, image: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
     ) -> Padding:
         """Write SAME or VALID as rows and columns (TensorFlow Lite, kernels/padding.h)."""
-        if len(image.shape) != 4:
-            raise self.fail(f"needs an NHWC input, not one of shape {image.shape}")
         kind = self.options["Padding"]
         if kind not in (0, 1):
             raise UnsupportedError(f"must pad SAME (0) or VALID (1), not number {kind}")
@@ -524,7 +297,7 @@ class _Node:
 class _Importer:
     """Turns operators into layers, one after the other."""
 
-    def __init__(self, file: _FlatBuffer, name: str, source: str) -> None:
+    def __init__(self, file: FlatBuffer, name: str, source: str) -> None:
         self._file = file
         self._name = name
         self._source = source
@@ -564,7 +337,7 @@ class _Importer:
         check_network(network)
         return network
 
-    def _layer(self, operator: _Operator) -> Layer:
+    def _layer(self, operator: Operator) -> Layer:
         """Build the layer of one operator; whatever is wrong with it is said with its place."""
         node = _Node(self._file, operator, self._activations, self._numbers)
         build, low, high = _BUILDERS[operator.name]
@@ -586,9 +359,9 @@ class _Importer:
         self._tensors.append(tensor)
 
 
-def _activation(index: int, tensor: _FileTensor, batch: int) -> Tensor:
+def _activation(index: int, tensor: FileTensor, batch: int) -> Tensor:
     """Check an activation of the file and give it batch 1."""
-    place = f"tensor {index} ({tensor.name!r})"
+    place = f"tensor {index} ({quoted(tensor.name)})"
     shape = tensor.shape
     if tensor.data.size:
         raise ModelError(f"{place} holds data although it is computed; export it again")
@@ -616,7 +389,7 @@ def _activation(index: int, tensor: _FileTensor, batch: int) -> Tensor:
     return Tensor(tensor.name, (1, *shape[1:]), tensor.dtype, scale, zero_point)
 
 
-def _per_tensor(place: str, tensor: _FileTensor) -> tuple[float | None, int]:
+def _per_tensor(place: str, tensor: FileTensor) -> tuple[float | None, int]:
     """Scale and zero point of a tensor quantized as a whole."""
     if tensor.dtype == "float32" or not tensor.scales.size:
         return None, 0
@@ -643,7 +416,7 @@ def _per_tensor(place: str, tensor: _FileTensor) -> tuple[float | None, int]:
 # -- weighted layers ------------------------------------------------------------------------------
 
 
-def _codes(tensor: _FileTensor) -> NDArray[Any]:
+def _codes(tensor: FileTensor) -> NDArray[Any]:
     """Decode stored integers; of two int4 codes in a byte the first is in the low half."""
     if tensor.dtype != "int4":
         dtype = np.dtype(tensor.dtype).newbyteorder("<")
@@ -664,7 +437,7 @@ def _depthwise(node: _Node) -> Layer:
 
 def _convolution(node: _Node, *, depthwise: bool) -> Layer:
     stored, weights = _weights(node, rank=4, channel_axis=3 if depthwise else 0)
-    image = node.input()
+    image = node.image()
     stride = node.positive("StrideH", "StrideW")
     dilation = node.positive("DilationHFactor", "DilationWFactor")
     padding = node.padding(image, weights.shape[1:3], stride, dilation)
@@ -707,7 +480,7 @@ def _fully_connected(node: _Node) -> Layer:
     return FullyConnected(**_weighted(node, FullyConnected, stored, weights))
 
 
-def _weights(node: _Node, rank: int, channel_axis: int) -> tuple[_FileTensor, NDArray[Any]]:
+def _weights(node: _Node, rank: int, channel_axis: int) -> tuple[FileTensor, NDArray[Any]]:
     """Weights as the file stores them, with their element type and quantization checked."""
     dtype = node.integers(node.input(), node.output)
     allowed = ("uint8",) if dtype == "uint8" else ("int8", "int4")
@@ -717,7 +490,7 @@ def _weights(node: _Node, rank: int, channel_axis: int) -> tuple[_FileTensor, ND
     scales, zero_points = stored.scales, stored.zero_points
     channels = stored.shape[channel_axis]
     if not scales.size:
-        raise node.fail(f"needs a scale for its weights {stored.name!r}, which have none")
+        raise node.fail(f"needs a scale for its weights {quoted(stored.name)}, which have none")
     if not bool(np.all((scales > 0) & (scales <= MAX_SCALE))):
         raise node.fail("must have weight scales above 0 and up to 2**60")
     if scales.size > 1 and (scales.size != channels or stored.axis != channel_axis):
@@ -739,7 +512,7 @@ def _weights(node: _Node, rank: int, channel_axis: int) -> tuple[_FileTensor, ND
 
 
 def _weighted(
-    node: _Node, kind: type[Layer], stored: _FileTensor, weights: NDArray[Any]
+    node: _Node, kind: type[Layer], stored: FileTensor, weights: NDArray[Any]
 ) -> dict[str, Any]:
     """Fields that convolution, depthwise convolution and dense layers share."""
     source, output = node.input(), node.output
@@ -773,7 +546,7 @@ def _bias(node: _Node, channels: int) -> tuple[NDArray[np.int64] | None, Roundin
     return bias, "multiplier16" if stored.dtype == "int64" else "double"
 
 
-def _requantization(node: _Node, weights: _FileTensor, rounding: Rounding) -> Requantization:
+def _requantization(node: _Node, weights: FileTensor, rounding: Rounding) -> Requantization:
     """Input scale * weight scale / output scale, multiplied in the precision the kernels use."""
     # Measured on both reference interpreters: only uint8 convolutions multiply scales in float32.
     dense = node.operator.name == "FULLY_CONNECTED"
@@ -791,13 +564,15 @@ def _requantization(node: _Node, weights: _FileTensor, rounding: Rounding) -> Re
 
 def _pool(kind: type[AveragePool2D] | type[MaxPool2D]) -> Callable[[_Node], Layer]:
     def build(node: _Node) -> Layer:
-        image, output = node.input(), node.output
+        image, output = node.image(), node.output
         node.integers(image, output)
         kernel = node.positive("FilterHeight", "FilterWidth")
         stride = node.positive("StrideH", "StrideW")
-        if prod(kernel) > MAX_WINDOW:
+        limit = [max(MAX_WINDOW, 2 * size) for size in image.shape[1:3]]
+        if kernel[0] > limit[0] or kernel[1] > limit[1]:
             raise UnsupportedError(
-                f"must have a window of at most {MAX_WINDOW} taps, not {prod(kernel)}"
+                f"must have a window of at most {limit[0]} x {limit[1]}, not {kernel[0]} x "
+                f"{kernel[1]}; use one that just covers the image"
             )
         return kind(
             **node.wired(kind),
@@ -877,6 +652,8 @@ def _concat(node: _Node) -> Layer:
         if dtype != "uint8":
             for tensor in inputs:
                 node.same_quantization(tensor, output)
+        if not all(2**-30 < scale / node.scale(output) < 2**30 for scale, _ in pairs):
+            raise node.fail(f"must join scales that are comparable, not {pairs}")
         rescale = pairs
     return Concat(
         **node.wired(Concat, *positions),
