@@ -25,8 +25,8 @@ WEIGHTS, ACTIVATIONS, OUTPUTS, RUNNING = 0, 1, 2, 3
 SEEN = ("steps", "exact", "minimum", "maximum", "first_step", "events")
 STEPS, EXACT, MINIMUM, MAXIMUM, FIRST_STEP, EVENTS = range(6)
 """What only a model can see of an output: its steps, an accumulator without width, the extremes of
-its prefixes, the step (from 0) of the first overflow event (-1: none; a spill belongs to the step it
-follows), and the number of events without a maximum."""
+its prefixes, the step (from 0) of the first overflow event (-1: none; a spill belongs to the step
+it follows), and the number of events without a maximum."""
 
 COUNTERS = (
     "fill",
