@@ -33,6 +33,7 @@ from golden.network import (
     DepthwiseConv2D,
     Dequantize,
     FullyConnected,
+    Layer,
     MaxPool2D,
     Mean,
     Mul,
@@ -749,6 +750,155 @@ def test_a_network_that_does_not_hold_together_is_not_stored(
         save_network(network, tmp_path / "n.npz")
     assert sentence in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def alone(
+    index: int,
+    source: dict[str, Any] | None = None,
+    target: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Network:
+    """One layer of `every_layer` as a network, with its tensors and fields changed."""
+    network = every_layer()
+    layer = network.layers[index]
+    tensors = [dataclasses.replace(network.tensors[i], **(source or {})) for i in layer.inputs]
+    tensors.append(dataclasses.replace(network.tensors[layer.outputs[0]], **(target or {})))
+    for i, tensor in enumerate(tensors):
+        tensors[i] = dataclasses.replace(tensor, name=f"t{i}")
+    ends = {"inputs": tuple(range(len(layer.inputs))), "outputs": (len(layer.inputs),)}
+    layer = dataclasses.replace(layer, **(ends | changes))
+    return Network("alone", tuple(tensors), (layer,), ends["inputs"], ends["outputs"])
+
+
+def first_is(value: int, *shape: int, dtype: Any = np.int64) -> np.ndarray:
+    array = np.zeros(shape, dtype)
+    array.flat[0] = value
+    return array
+
+
+FLOAT: dict[str, Any] = {"dtype": "float32", "scale": None, "zero_point": 0}
+NEGATIVE = Requantization(np.full(6, -1, np.int32), np.zeros(6, np.int32))
+
+
+@pytest.mark.parametrize("index", range(16))
+def test_each_layer_holds_together_alone(index: int) -> None:
+    check_network(alone(index))
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (with_tensor(0, shape=()), "tensors[0] 't0' shape must start with the batch, not ()"),
+        (with_tensor(0, zero_point=1), "tensors[0] 't0' zero_point must be 0, not 1"),
+        (
+            dataclasses.replace(every_layer(), inputs=(99,)),
+            "network.inputs must be 0 to 16, not 99",
+        ),
+        (
+            dataclasses.replace(alone(0), layers=(Layer("x", (0,), (1,)),)),
+            "must be one of conv, de",
+        ),
+        (
+            dataclasses.replace(
+                alone(3), tensors=(*alone(3).tensors, Tensor("free", (1,), "int8")), outputs=(2,)
+            ),
+            "network.outputs must be written by a layer, not tensor 2",
+        ),
+        (alone(3, outputs=(99,)), "outputs must be 0 to 1, not 99"),
+        (alone(3, outputs=()), "outputs must be 1 tensor, not 0"),
+        (alone(7, inputs=()), "inputs must be at least one, not none"),
+        (alone(1, {"shape": (1, 8, 32)}), "(conv) tensor 't0' shape must have 4 dimensions, not"),
+        (alone(1, groups=0), "(conv) groups must be 1 to 4, not 0"),
+        (alone(1, weights=weights(5, 3, 3, 2)), "must have a multiple of groups=2 output channels"),
+        (alone(1, bias=np.zeros(5, np.int64)), "(conv) bias must be int64 of shape (6,), not"),
+        (
+            alone(1, bias=first_is(2**31, 6)),
+            "bias must be -2147483648 to 2147483647, not 2147483648",
+        ),
+        (alone(1, bias=first_is(-(2**31) - 1, 6)), "2147483647, not -2147483649"),
+        (alone(1, input_zero_point=4), "(conv) input_zero_point must be 3, as tensor 't0' says"),
+        (alone(1, output_zero_point=4), "(conv) output_zero_point must be 3, as tensor 't1' says"),
+        (alone(1, {"scale": None}, input_zero_point=200), "point must be -128 to 127, not 200"),
+        (alone(1, FLOAT), "tensor 't0' must have integer codes, not float32"),
+        (
+            alone(1, requantization=rule(6, "up")),
+            "requantization.rounding must be one of double, s",
+        ),
+        (
+            alone(1, requantization=NEGATIVE),
+            "requantization.multiplier must be 0 to 2147483647, not",
+        ),
+        (alone(1, dilation=(0, 1)), "(conv) dilation must be 1 to 2147483647, not 0"),
+        (alone(1, activation_min=-129), "(conv) activation_min must be -128 to 127, not -129"),
+        (
+            alone(1, weights=first_is(-65, 6, 3, 3, 2, dtype=np.int8), weight_bits=7),
+            "(conv) weights must be -64 to 63, not -65",
+        ),
+        (
+            alone(1, weights=first_is(64, 6, 3, 3, 2, dtype=np.int8), weight_bits=7),
+            "(conv) weights must be -64 to 63, not 64",
+        ),
+        (alone(2, weights=weights(12, 3, 3, 2), groups=3), "(depthwise) groups must be 6, not 3"),
+        (
+            alone(12, weights=weights(6)),
+            "weights must be 2-dimensional and not empty, not of shape",
+        ),
+        (alone(12, activation_max=128), "(dense) activation_max must be -128 to 127, not 128"),
+        (alone(3, {"shape": (1, 4, 48)}), "(max_pool) tensor 't0' shape must have 4 dimensions"),
+        (alone(3, kernel=(0, 2)), "(max_pool) kernel must be 1 to 2147483647, not 0"),
+        (alone(3, stride=(0, 1)), "(max_pool) stride must be 1 to 2147483647, not 0"),
+        (alone(3, None, {"shape": (1, 3, 3, 11)}), "(max_pool) output shape must be (1, 3, 3, 12)"),
+        (alone(3, None, {"dtype": "int16"}), "(max_pool) output dtype must be the input's int8"),
+        (alone(3, activation_max=128), "(max_pool) activation_max must be -128 to 127, not 128"),
+        (alone(10, activation_max=128), "(mean) activation_max must be -128 to 127, not 128"),
+        (alone(5, None, {"shape": (1, 3, 3, 11)}), "(add) output shape must be (1, 3, 3, 12), not"),
+        (alone(5, activation_max=128), "(add) activation_max must be -128 to 127, not 128"),
+        (
+            alone(5, input_requantizations=(rule(2), rule())),
+            "input_requantizations.multiplier must",
+        ),
+        (alone(6, output_zero_point=4), "(mul) output_zero_point must be 3, as tensor 't2' says"),
+        (alone(6, requantization=rule(2)), "(mul) requantization.multiplier must be int32, one va"),
+        (alone(7, {"shape": (1, 3, 36)}), "(concat) tensor 't0' shape must have 4 dimensions, not"),
+        (alone(7, {"dtype": "int16"}), "(concat) output dtype must be the input's int16, not int8"),
+        (
+            alone(7, rescale=((0.0, 3), (0.5, 3))),
+            "(concat) rescale must be finite and above 0, not",
+        ),
+        (alone(7, rescale=((0.5, 4), (0.5, 3))), "(concat) rescale must be 3, as tensor 't0' says"),
+        (alone(8, paddings=((0, 0), (-1, 3), (0, 1), (0, 0))), "(pad) paddings must be 0 to 21474"),
+        (alone(8, paddings=((0, 0), (3, -1), (0, 1), (0, 0))), "(pad) paddings must be 0 to 21474"),
+        (alone(8, paddings=((1, 0), (1, 1), (0, 1), (0, 0))), "must be (0, 0) for the batch, not"),
+        (alone(8, None, {"shape": (1, 5, 4, 23)}), "(pad) output shape must be (1, 5, 4, 24), not"),
+        (alone(8, None, {"dtype": "int16"}), "(pad) output dtype must be the input's int8, not in"),
+        (alone(14, None, {"shape": (1, 4, 6)}), "(softmax) output shape must be (1, 4, 5), not"),
+        (alone(14, FLOAT), "(softmax) tensor 't0' must have integer codes, not float32"),
+        (alone(14, None, FLOAT), "(softmax) tensor 't1' must have integer codes, not float32"),
+        (alone(14, diff_min=1), "(softmax) diff_min must be -2147483648 to 0, not 1"),
+        (alone(13, None, {"shape": (1, 4, 6)}), "(clamp) output shape must be (1, 4, 5), not"),
+        (alone(0, None, {"shape": (1, 8, 8, 5)}), "(quantize) output shape must be (1, 8, 8, 4)"),
+        (alone(0, output_zero_point=4), "(quantize) output_zero_point must be 3, as tensor 't1' s"),
+        (alone(0, None, {"scale": None}), "(quantize) output scale must be given, not absent"),
+        (
+            alone(0, {"dtype": "int8", "scale": 0.5, "zero_point": 3}, requantization=rule()),
+            "(quantize) input_zero_point must be 3, as tensor 't0' says, not 0",
+        ),
+        (
+            alone(0, {"dtype": "int8", "scale": 0.5}, requantization=rule(2)),
+            "(quantize) requantization.multiplier must be int32, one value, not",
+        ),
+        (alone(15, None, {"shape": (1, 4, 6)}), "(dequantize) output shape must be (1, 4, 5), not"),
+        (alone(15, zero_point=0), "(dequantize) zero_point must be -128, as tensor 't0' says, no"),
+        (alone(9, {"shape": (1, 5, 96)}), "(resize_nearest) tensor 't0' shape must have 4 dimens"),
+        (alone(9, None, {"shape": (1, 10, 192)}), "tensor 't1' shape must have 4 dimensions, not"),
+        (alone(9, None, {"shape": (1, 10, 8, 23)}), "output shape must be (1, 10, 8, 24), not"),
+        (alone(9, None, {"dtype": "int16"}), "(resize_nearest) output dtype must be the input's"),
+    ],
+)
+def test_every_rule_of_a_layer_is_told_apart(network: Network, sentence: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        check_network(network)
+    assert sentence in str(caught.value)
 
 
 def test_the_examples_hold_together() -> None:
