@@ -594,8 +594,8 @@ def accumulate(
 
     Returns
     -------
-    (tasks, 6) int64
-        events, outputs with events, transient, persistent, minimum, maximum of every task.
+    (tasks, 5) int64
+        events, transient and persistent outputs, minimum and maximum of every task.
     """
     tiles, out_channels, lanes = value.shape
     in_channels = x.shape[3]
@@ -606,7 +606,7 @@ def accumulate(
     low, high, spill = rules[0], rules[1], rules[3]
     result_low = rules[4] if spill > 0 else low
     result_high = rules[5] if spill > 0 else high
-    tallies = np.zeros((tiles * blocks, 6), dtype=np.int64)
+    tallies = np.zeros((tiles * blocks, 5), dtype=np.int64)
     for task in prange(tiles * blocks):
         tile, block = task // blocks, task % blocks
         first_channel = out_channels * block // blocks
@@ -638,8 +638,8 @@ def accumulate(
                 value[tile, channel, j] = total[j]
                 minimum[tile, channel, j] = least[j]
                 maximum[tile, channel, j] = most[j]
-            tallies[task, 4] = min(tallies[task, 4], low_end)
-            tallies[task, 5] = max(tallies[task, 5], high_end)
+            tallies[task, 3] = min(tallies[task, 3], low_end)
+            tallies[task, 4] = max(tallies[task, 4], high_end)
             if spill == 0 and low <= low_end and high_end <= high:
                 continue
             _exact(
@@ -653,9 +653,7 @@ def accumulate(
                     events[tile, channel, j] = count_events[j]
                     first[tile, channel, j] = first_event[j]
                     tallies[task, 0] += count_events[j]
-                    tallies[task, 1] += 1
-                    tallies[task, 2] += not lost
-                    tallies[task, 3] += lost
+                    tallies[task, 2 if lost else 1] += 1
     return tallies
 
 
@@ -751,3 +749,187 @@ def post_process(
                     biased = _wrap32(biased)
                 scaled = rescale(biased, multiplier[channel], shift[channel], rule) + zero_point
                 codes[tile * lanes + j, channel] = min(max(scaled, low), high)
+
+
+# -- layers without weights (rule T7) -------------------------------------------------------------
+
+
+@jit
+def pool(
+    x: NDArray[np.int64], window: NDArray[np.int64], average: bool, codes: NDArray[np.int64]
+) -> None:
+    """Average (half away from zero) or maximum of the taps inside the image.
+
+    Parameters
+    ----------
+    x : (N, H, W, C), any integer type
+    window : (6,) int64
+        kernel_height, kernel_width, stride_y, stride_x, pad_top, pad_left.
+    average : bool
+    codes : (N, out_height, out_width, C) int64
+        Written, not clamped.
+    """
+    _, height, width, channels = x.shape
+    images, out_height, out_width, _ = codes.shape
+    for n in range(images):
+        for oy in range(out_height):
+            y0 = oy * window[2] - window[4]
+            top, bottom = max(y0, 0), min(y0 + window[0], height)
+            for ox in range(out_width):
+                x0 = ox * window[3] - window[5]
+                left, right = max(x0, 0), min(x0 + window[1], width)
+                count = (bottom - top) * (right - left)
+                for c in range(channels):
+                    total = 0
+                    largest = -(1 << 40)  # below every code
+                    for iy in range(top, bottom):
+                        for ix in range(left, right):
+                            tap = int(x[n, iy, ix, c])
+                            total += tap
+                            largest = max(largest, tap)
+                    if not average:
+                        codes[n, oy, ox, c] = largest
+                    elif total >= 0:
+                        codes[n, oy, ox, c] = (total + count // 2) // count
+                    else:
+                        codes[n, oy, ox, c] = -((count // 2 - total) // count)
+
+
+@jit
+def _high_product(a: int, b: int) -> int:
+    """Twice the product of two Q0.31 numbers, rounded half up, without its low 32 bits."""
+    high = (a * b + (1 << 30)) >> 31
+    return high if high < 1 << 31 else high - 1
+
+
+@jit
+def _exp_of_negative(a: int, factors: NDArray[np.int64]) -> int:
+    """exp(a) as Q0.31 for a <= 0 in Q5.26; gemmlowp fixedpoint.h, exp_on_negative_values.
+
+    `factors` are exp(-1/4), exp(-1/2), exp(-1), ... exp(-16) as Q0.31.
+    """
+    if a == 0:
+        return (1 << 31) - 1
+    fraction = (a & ((1 << 24) - 1)) - (1 << 24)  # a modulo 1/4, in [-1/4, 0)
+    x = (fraction << 5) + (1 << 28)  # Q0.31, from the centre -1/8
+    square = _high_product(x, x)
+    cube = _high_product(square, x)
+    quarter_fourth = _divide_half_away(_high_product(square, square), 2)
+    tail = _divide_half_away(_high_product(quarter_fourth + cube, 715827883) + square, 1)
+    result = 1895147668 + _high_product(1895147668, x + tail)  # exp(-1/8)
+    whole = (fraction - a) >> 24
+    for i in range(factors.size):
+        if (whole >> i) & 1:
+            result = _high_product(result, factors[i])
+    return result
+
+
+@jit
+def _saturate32(value: int) -> int:
+    return min(max(value, -(1 << 31)), (1 << 31) - 1)
+
+
+@jit
+def _leading_zeros(value: int) -> int:
+    """Leading zeros of a positive 32-bit word."""
+    zeros = 0
+    while value < 1 << (31 - zeros):
+        zeros += 1
+    return zeros
+
+
+@jit
+def _one_over_one_plus(x: int) -> int:
+    """1 / (1 + x) as Q0.31 for x in [0, 1) as Q0.31: Newton's division in Q2.29."""
+    half = (x + (1 << 31)) >> 1
+    estimate = 1515870810 + _high_product(half, -1010580540)  # 48/17 - 32/17 * half
+    for _ in range(3):
+        error = (1 << 29) - _high_product(half, estimate)
+        estimate += _saturate32(_high_product(estimate, error) << 2)
+    return _saturate32(estimate << 1)
+
+
+@jit
+def softmax8(
+    x: NDArray[np.int64],
+    multiplier: int,
+    shift: int,
+    diff_min: int,
+    bits: int,
+    lowest: int,
+    factors: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Softmax of rows of 8-bit codes: (rows, n) to (rows, n); TensorFlow Lite, reference/softmax.h.
+
+    `bits` and `lowest` are the output's width and least code; `factors` as in `_exp_of_negative`.
+    """
+    rows, length = x.shape
+    codes = np.empty_like(x)
+    exps = np.empty(length, dtype=np.int64)
+    highest = lowest + (1 << bits) - 1
+    for row in range(rows):
+        largest = x[row, 0]
+        for i in range(length):
+            largest = max(largest, x[row, i])
+        total = 0
+        for i in range(length):
+            diff = x[row, i] - largest
+            exps[i] = -1
+            if diff >= diff_min:
+                scaled = _high_product(_wrap32(diff << shift), multiplier)
+                exps[i] = _exp_of_negative(scaled, factors)
+                total += _divide_half_away(exps[i], 12)
+        zeros = _leading_zeros(total)
+        reciprocal = _one_over_one_plus((total << zeros) - (1 << 31))
+        for i in range(length):
+            codes[row, i] = lowest
+            if exps[i] >= 0:
+                scaled = _divide_half_away(
+                    _high_product(reciprocal, exps[i]), 12 - zeros + 31 - bits
+                )
+                codes[row, i] = min(max(scaled + lowest, lowest), highest)
+    return codes
+
+
+@jit
+def _interpolate(table: NDArray[np.int64], x: int) -> int:
+    """Value of a 513-entry table at an int16: nine bits of index, seven of interpolation."""
+    index = 256 + (x >> 7)
+    value = int(table[index])
+    slope = int(table[index + 1]) - value
+    return value + ((slope * (x & 127) + 64) >> 7)
+
+
+@jit
+def softmax16(
+    x: NDArray[np.int64],
+    multiplier: int,
+    shift: int,
+    exp_table: NDArray[np.int64],
+    reciprocal_table: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Softmax of rows of 16-bit codes: (rows, n) to (rows, n).
+
+    The tables hold exp on [-10, 0] and 1 / (1 + x) on [0, 1]. Source: TensorFlow Lite,
+    reference/softmax.h.
+    """
+    rows, length = x.shape
+    codes = np.empty_like(x)
+    exps = np.empty(length, dtype=np.int64)
+    for row in range(rows):
+        largest = x[row, 0]
+        for i in range(length):
+            largest = max(largest, x[row, i])
+        total = 0
+        for i in range(length):
+            scaled = rescale(x[row, i] - largest, multiplier, shift, 0) + 32767
+            exps[i] = _interpolate(exp_table, min(max(scaled, -32768), 32767))
+            total += exps[i]
+        zeros = _leading_zeros(total)
+        mantissa = (((total << (zeros - 1)) + (1 << 13)) >> 14) - (1 << 15) - (1 << 16)
+        reciprocal = _interpolate(reciprocal_table, min(max(mantissa, -32768), 32767))
+        bits = 31 - zeros
+        for i in range(length):
+            code = (exps[i] * reciprocal + (1 << (bits - 1))) >> bits
+            codes[row, i] = min(max(code, 0), 32767)
+    return codes

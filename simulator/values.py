@@ -124,7 +124,7 @@ def run_weighted(
         layer.activation_max,
         codes,
     )
-    return codes.reshape((-1, *output.shape[1:])), _record(tiles, hardware)
+    return codes.reshape((-1, *output.shape[1:])), _tallied_record(tiles.tallies, hardware)
 
 
 def rounding_index(rule: Requantization) -> int:
@@ -136,15 +136,34 @@ def _per_channel(values: NDArray[np.int32], channels: int) -> NDArray[np.int64]:
     return np.broadcast_to(values, (channels,)).astype(np.int64)
 
 
-def _record(tiles: _Accumulated, hardware: Hardware) -> OverflowRecord:
-    events, affected, transient, persistent, _, _ = (int(n) for n in tiles.tallies.sum(axis=0))
-    minimum = int(tiles.tallies[:, 4].min())
-    maximum = int(tiles.tallies[:, 5].max())
+def overflow_record(values: AccumulatorValues, hardware: Hardware) -> OverflowRecord:
+    """Sum up what the accumulators of a layer did."""
+    affected = values.events > 0
+    return _record(
+        int(values.events.sum()),
+        int((affected & ~values.persistent).sum()),
+        int((affected & values.persistent).sum()),
+        int(values.minimum.min()),
+        int(values.maximum.max()),
+        hardware,
+    )
+
+
+def _tallied_record(tallies: NDArray[np.int64], hardware: Hardware) -> OverflowRecord:
+    events, transient, persistent = (int(tallies[:, i].sum()) for i in range(3))
+    return _record(
+        events, transient, persistent, int(tallies[:, 3].min()), int(tallies[:, 4].max()), hardware
+    )
+
+
+def _record(
+    events: int, transient: int, persistent: int, minimum: int, maximum: int, hardware: Hardware
+) -> OverflowRecord:
     return OverflowRecord(
         acc_bits=hardware.array.acc_bits,
         acc_overflow=hardware.array.acc_overflow,
         events=events,
-        outputs_affected=affected,
+        outputs_affected=transient + persistent,
         transient=transient,
         persistent=persistent,
         minimum=minimum,
