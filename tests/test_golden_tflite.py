@@ -252,6 +252,29 @@ def test_layers_are_named_after_operator_and_position(tmp_path: Path) -> None:
     ]
 
 
+def test_a_reshape_whose_shape_is_computed_from_the_batch_equals_tflite_micro(
+    tmp_path: Path,
+) -> None:
+    # What Keras' Flatten becomes: shape = pack(strided_slice(shape(x))[0], 12)
+    b = ModelBuilder()
+    x = b.tensor((1, 2, 3, 2), "int8", 0.5, 3)
+    shape, batch, target = (b.tensor(n, "int32") for n in ((4,), (), (2,)))
+    y = b.tensor((1, 12), "int8", 0.5, 3)
+    b.operator("SHAPE", [x], [shape], OutType=tflite.TensorType.INT32)
+    b.operator(
+        "STRIDED_SLICE",
+        [shape, b.constant([0]), b.constant([1]), b.constant([1])],
+        [batch],
+        ShrinkAxisMask=1,
+    )
+    b.operator("PACK", [batch, b.constant(12)], [target], ValuesCount=2)
+    b.operator("RESHAPE", [x, target], [y])
+    case = Case(b, [x], [codes(np.random.default_rng(0), (1, 2, 3, 2), "int8")], [y])
+    assert [layer.name for layer in load(case, tmp_path).layers] == ["reshape_0"]
+    (ours,) = golden_outputs(case, tmp_path)
+    assert_same(ours, run_tflite_micro(case.model, case.data, [y])[y])
+
+
 @dataclass
 class Dense:
     """A dense layer of 4 to 3 features whose parts a test spoils before it is written."""

@@ -128,7 +128,7 @@ def test_damaged_bytes_are_refused_or_harmless(operator: str, tmp_path: Path) ->
     for seed in range(4):
         rng = np.random.default_rng(seed)
         data = case_of(operator, seed).model
-        for _ in range(60):
+        for _ in range(20 if operator == "network" else 60):
             results[outcome(damaged(data, rng), tmp_path / "damaged.tflite", rng)] += 1
     assert results["refused"] > 10
     assert results["ran"] > 10
@@ -213,11 +213,11 @@ def contradictory(case: Case, rng: Generator) -> bytes:
 @pytest.mark.parametrize("operator", [*OPERATORS, "network"])
 def test_contradictory_statements_are_refused_or_harmless(operator: str, tmp_path: Path) -> None:
     results: Counter[str] = Counter()
-    for seed in range(150):
+    for seed in range(50 if operator == "network" else 150):
         rng = np.random.default_rng(seed)
         data = contradictory(case_of(operator, seed % 7), rng)
         results[outcome(data, tmp_path / "wrong.tflite", rng)] += 1
-    assert results["refused"] > 20
+    assert results["refused"] > 10
 
 
 def _window(name: str, **options: int) -> bytes:

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from golden import quantization
 from golden.check import INTEGER_FORMATS, check_network
 from golden.errors import ModelError, UnsupportedError
-from golden.importers.tflite_file import FileTensor, FlatBuffer, Operator, place_of, quoted
+from golden.importers.tflite_file import (
+    SHAPE_ARITHMETIC,
+    FileTensor,
+    FlatBuffer,
+    Operator,
+    place_of,
+    quoted,
+)
 from golden.network import (
     OP_NAMES,
     Add,
@@ -105,6 +112,7 @@ class _Node:
 
     file: FlatBuffer
     operator: Operator
+    layer: int  # position among the network's layers
     activations: Mapping[int, Tensor]  # by the file's index
     numbers: Mapping[int, int]  # from the file's index to the network's
 
@@ -165,7 +173,7 @@ class _Node:
     def wired(self, kind: type[Layer], *positions: int) -> dict[str, Any]:
         """Name, inputs and outputs of the layer."""
         return {
-            "name": f"{OP_NAMES[kind]}_{self.operator.index}",
+            "name": f"{OP_NAMES[kind]}_{self.layer}",
             "inputs": tuple(self.numbers[self.operator.inputs[p]] for p in positions or (0,)),
             "outputs": (self.numbers[self.operator.outputs[0]],),
         }
@@ -315,14 +323,15 @@ class _Importer:
         self._batch = first.shape[0] if first.shape else 0
         for index in file.inputs:
             self._add(index)
-        operators = [file.operator(index) for index in range(file.operator_count)]
+        every = [file.operator(index) for index in range(file.operator_count)]
+        operators = [operator for operator in every if operator.name not in SHAPE_ARITHMETIC]
         written = [index for operator in operators for index in operator.outputs]
         if all(file.tensor(index).dtype == "float32" for index in (*file.inputs, *written)):
             raise UnsupportedError(
                 "is a float32 network, and Napier computes on integers; convert it with full "
                 "integer quantization (tf.lite.TFLiteConverter with int8 inference types)"
             )
-        layers = tuple(self._layer(operator) for operator in operators)
+        layers = tuple(self._layer(number, operator) for number, operator in enumerate(operators))
         for index in file.outputs:
             if index not in self._numbers:
                 raise ModelError(f"output tensor {index} is written by no operator; export again")
@@ -337,9 +346,9 @@ class _Importer:
         check_network(network)
         return network
 
-    def _layer(self, operator: Operator) -> Layer:
+    def _layer(self, number: int, operator: Operator) -> Layer:
         """Build the layer of one operator; whatever is wrong with it is said with its place."""
-        node = _Node(self._file, operator, self._activations, self._numbers)
+        node = _Node(self._file, operator, number, self._activations, self._numbers)
         build, low, high = _BUILDERS[operator.name]
         try:
             node.check_wiring(low, high or len(operator.inputs))

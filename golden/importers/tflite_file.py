@@ -20,6 +20,9 @@ from golden.errors import ModelError, UnsupportedError
 
 CONTROL_FLOW = ("IF", "WHILE", "CALL", "CALL_ONCE")
 
+SHAPE_ARITHMETIC = ("SHAPE", "STRIDED_SLICE", "PACK")
+"""What exporters put before a reshape of unknown batch; the stored output shape says it all."""
+
 _Options = tuple[str, tuple[str, ...]]
 
 _WINDOW = ("Padding", "StrideH", "StrideW", "FusedActivationFunction")
@@ -149,6 +152,8 @@ class FlatBuffer:
             inputs = _integers(table.InputsAsNumpy())
             outputs = _integers(table.OutputsAsNumpy())
         place = place_of(self, index, name, outputs)
+        if name in SHAPE_ARITHMETIC and all(self.tensor(o).dtype == "int32" for o in outputs):
+            return Operator(index, name, inputs, outputs, {})
         if name not in OPTIONS:
             why = " (control flow)" if name in CONTROL_FLOW else ""
             raise UnsupportedError(
