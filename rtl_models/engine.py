@@ -53,7 +53,11 @@ class EngineRuns:
         Output memories as unsigned bit patterns; 0 where nothing was written.
     written : (R, words, F) bool array
     counters : tuple of dict
-        One a run, keys of `COUNTERS`.
+        One a run that ended within `limit_cycles`, keys of `COUNTERS`.
+    bases : tuple of (int, int)
+        Of each run: first address in the feed memory and in the stream memories.
+    parameters : dict of str to int
+        Verilog parameters of the harness.
     seconds : float
         Wall time of the simulation.
     folder : Path
@@ -63,6 +67,8 @@ class EngineRuns:
     codes: NDArray[np.int64]
     written: NDArray[np.bool_]
     counters: tuple[dict[str, int], ...]
+    bases: tuple[tuple[int, int], ...]
+    parameters: dict[str, int]
     seconds: float
     folder: Path
 
@@ -74,10 +80,11 @@ class EngineRuns:
 
 @dataclass(frozen=True)
 class _Images:
-    """What the memories hold: parameters of the harness and the text of its files."""
+    """What the memories hold: parameters of the harness, text of its files, bases of the runs."""
 
     parameters: dict[str, int]
     files: dict[str, str]
+    bases: tuple[tuple[int, int], ...]
 
 
 def run_engine(
@@ -120,12 +127,12 @@ def run_engine(
     reset_at : int
         Reset in this cycle of the first run, then start again; 0 for no reset.
     limit_cycles : int
-        Longest run.
+        A run that takes longer is the last.
 
     Raises
     ------
     ToolError
-        Icarus is missing, the Verilog does not compile, or a run does not end.
+        Icarus is missing, or the Verilog does not compile or run.
     """
     images = _images(runs, image, input_signed)
     parameters = images.parameters | dict(overrides or {})
@@ -133,7 +140,8 @@ def run_engine(
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in images.files.items():
         (folder / name).write_text(text, encoding="ascii")
-    (folder / "counters.txt").unlink(missing_ok=True)
+    for stale in folder.glob("output_*.hex"):
+        stale.unlink()
     arguments = [f"+runs={len(runs)}", f"+limit={limit_cycles}", f"+reset_at={reset_at}"]
     if waves:
         arguments += ["-fst", "+waves"]
@@ -147,44 +155,28 @@ def run_engine(
     )
     seconds = time.perf_counter() - begin
     counters = _read_counters(folder / "counters.txt")
-    if process.returncode or len(counters) != len(runs):
+    if process.returncode or not (folder / "output_0.hex").is_file():
         said = (process.stdout + process.stderr).strip().splitlines()
         raise ToolError(
-            f"the simulation in {folder} ended after {len(counters)} of {len(runs)} runs:"
-            f" {' | '.join(said[-3:]) or 'it said nothing'}"
+            f"Icarus cannot run the engine in {folder}: {' | '.join(said[-3:]) or 'no message'}"
         )
     array = runs[0].hardware.array
     codes, written = _read_outputs(folder, array.rows, array.feed, array.activation_bits)
-    return EngineRuns(codes, written, counters, seconds, folder)
+    return EngineRuns(codes, written, counters, images.bases, parameters, seconds, folder)
 
 
 def _images(runs: Sequence[LayerProgram], image: ArrayLike, input_signed: bool) -> _Images:
     whole = runs[0]
     hardware, geometry = whole.hardware, whole.geometry
     parameters = engine_parameters(hardware)
-    feed: list[int] = []
-    streams: list[list[int]] = [[] for _ in range(geometry.cols)]
+    feed, streams, bases = _laid_side_by_side(runs)
     configuration: list[int] = []
-    bases: dict[tuple[range, bytes, bytes], tuple[int, int]] = {}
-    for program in runs:
-        words = feed_words(program)
-        columns = [stream_words(program, column) for column in range(geometry.cols)]
-        key = (program.channel_tiles, words.tobytes(), b"".join(c.tobytes() for c in columns))
-        if key not in bases:
-            bases[key] = (len(feed), len(streams[0]))
-            feed += words.tolist()
-            longest = max(column.size for column in columns)
-            for stream, column in zip(streams, columns, strict=True):
-                stream += column.tolist() + [0] * (longest - column.size)
-        feed_base, stream_base = bases[key]
+    for program, (feed_base, stream_base) in zip(runs, bases, strict=True):
         values = run_configuration(
             program, input_signed=input_signed, feed_base=feed_base, stream_base=stream_base
         )
         configuration += configuration_words(values, parameters)
-
     channels = parameter_words(whole)
-    banks = activation_banks(image, geometry, whole.input_zero_point)
-    # Several passes lie side by side here, where the accelerator loads one after the other.
     sizes = {
         "FEED": len(feed),
         "STREAM": len(streams[0]),
@@ -192,23 +184,48 @@ def _images(runs: Sequence[LayerProgram], image: ArrayLike, input_signed: bool) 
         "OUT": geometry.out_bank_words,
         "ACT": geometry.bank_words,
     }
-    for name, words_needed in sizes.items():
-        width = max(parameters[f"{name}_ADDR_W"], address_bits(words_needed))
-        depth = max(LEAST_MEMORY_WORDS, 1 << address_bits(words_needed))
-        if name != "ACT":
-            parameters[f"{name}_ADDR_W"] = width
-        parameters[f"{name}_WORDS"] = depth
+    for name, words in sizes.items():
+        bits = address_bits(words)
+        parameters[f"{name}_ADDR_W"] = max(parameters[f"{name}_ADDR_W"], bits)
+        parameters[f"{name}_WORDS"] = max(LEAST_MEMORY_WORDS, 1 << bits)
     files = {
         "configuration.hex": _lines(configuration),
         "feed.hex": _memory(feed),
         "parameters.hex": _memory(channels),
     }
-    for bank, words in enumerate(banks):
-        packed = pack_lanes(words, hardware.array.activation_bits)
+    for bank, codes in enumerate(activation_banks(image, geometry, whole.input_zero_point)):
+        packed = pack_lanes(codes, hardware.array.activation_bits)
         files[f"activation_{bank}.hex"] = _memory(packed)
     for column, entries in enumerate(streams):
         files[f"stream_{column}.hex"] = _memory(entries)
-    return _Images(parameters, files)
+    return _Images(parameters, files, bases)
+
+
+def _laid_side_by_side(
+    runs: Sequence[LayerProgram],
+) -> tuple[list[int], list[list[int]], tuple[tuple[int, int], ...]]:
+    """Feed words and streams of all runs, and where each run's begin.
+
+    The accelerator loads one pass after the other; here their words lie side by side, once where
+    several runs have the same.
+    """
+    cols = range(runs[0].geometry.cols)
+    feed: list[int] = []
+    streams: list[list[int]] = [[] for _ in cols]
+    held: dict[bytes, tuple[int, int]] = {}
+    bases: list[tuple[int, int]] = []
+    for program in runs:
+        words = feed_words(program)
+        columns = [stream_words(program, column) for column in cols]
+        key = b"".join(part.tobytes() for part in (words, *columns))
+        if key not in held:
+            held[key] = (len(feed), len(streams[0]))
+            feed += words.tolist()
+            longest = max(column.size for column in columns)
+            for stream, column in zip(streams, columns, strict=True):
+                stream += column.tolist() + [0] * (longest - column.size)
+        bases.append(held[key])
+    return feed, streams, tuple(bases)
 
 
 def _lines(words: Sequence[int]) -> str:
@@ -257,7 +274,9 @@ def _read_counters(path: Path) -> tuple[dict[str, int], ...]:
         return ()
     lines = path.read_text(encoding="ascii").splitlines()
     return tuple(
-        dict(zip(COUNTERS, map(int, line.split()), strict=True)) for line in lines if "x" not in line
+        dict(zip(COUNTERS, map(int, line.split()), strict=True))
+        for line in lines
+        if "x" not in line
     )
 
 

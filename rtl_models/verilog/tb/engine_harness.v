@@ -10,11 +10,13 @@
 // and writes
 //   output_<bank>.hex   output memories, X where nothing was written
 //   counters.txt        per run: cycles, compute, fill, stall_feed, drain, overflow events, outputs
-//   trace.txt           with TRACE defined: the architectural state of every cycle, see `line`
+//   trace.txt           with TRACE defined: signals and registers of every cycle of every run, one
+//                       line a cycle, in the order of rtl_models.trace.FIELDS; the line after the
+//                       last cycle shows what that left in the registers
 //   waves.fst           with +waves, from vvp -fst
 //
 // +reset_at=K asserts reset in cycle K of the first run, then starts all over.
-// +limit=K gives up after K cycles.
+// +limit=K: a run that is not done in cycle K is the last one and leaves no counters.
 module engine_harness #(
     parameter integer ROWS          = 4,
     parameter integer COLS          = 4,
@@ -218,6 +220,93 @@ module engine_harness #(
       .overflow_outputs     (overflow_outputs)
   );
 
+`ifdef TRACE
+  // One vector for each field, element 0 lowest; rows before columns.
+  localparam integer X_W = CODE_W + 1;
+  localparam integer RESULT_W = SPILL > 0 ? WIDE_BITS : ACC_BITS;
+  localparam integer OFFSET_W = $clog2(DEPTH + 15);
+  localparam integer COUNT_W = SPILL > 0 ? $clog2(SPILL + 1) : 1;
+  localparam integer WIDE_W = SPILL > 0 ? WIDE_BITS : 1;
+
+  wire [COLS*OFFSET_W-1:0] t_offset;
+  wire [COLS*STREAM_ADDR_W-1:0] t_entry;
+  wire [ROWS*COLS*X_W-1:0] t_x;
+  wire [ROWS*COLS*ENTRY_CODE_W-1:0] t_code;
+  wire [ROWS*COLS-1:0] t_step, t_clear, t_overflow, t_result_overflow;
+  wire [ROWS*COLS*ACC_BITS-1:0] t_acc;
+  wire [ROWS*COLS*EVENTS_W-1:0] t_events, t_result_events;
+  wire [ROWS*COLS*WIDE_W-1:0] t_wide;
+  wire [ROWS*COLS*COUNT_W-1:0] t_count;
+  wire [ROWS*COLS*RESULT_W-1:0] t_result;
+  wire [ROWS-1:0] t_mask;
+
+  genvar r, c;
+  generate
+    for (c = 0; c < COLS; c = c + 1) begin : g_trace_col
+      assign t_offset[c*OFFSET_W+:OFFSET_W] = u_engine.u_array.g_sequencer[c].u_sequencer.offset_q;
+      assign t_entry[c*STREAM_ADDR_W+:STREAM_ADDR_W] = u_engine.g_col[c].u_stream.addr_q;
+    end
+    for (r = 0; r < ROWS; r = r + 1) begin : g_trace_row
+      assign t_mask[r] = u_engine.u_feeder.g_row[r].mask_q;
+      for (c = 0; c < COLS; c = c + 1) begin : g_trace_pe
+        localparam integer I = r * COLS + c;
+        assign t_x[I*X_W+:X_W] = u_engine.u_array.g_row[r].g_col[c].u_pe.x_q;
+        assign t_code[I*ENTRY_CODE_W+:ENTRY_CODE_W] =
+            u_engine.u_array.g_row[r].g_col[c].u_pe.code_q;
+        assign t_step[I] = u_engine.u_array.g_row[r].g_col[c].u_pe.step_q;
+        assign t_clear[I] = u_engine.u_array.g_row[r].g_col[c].u_pe.clear_q;
+        assign t_acc[I*ACC_BITS+:ACC_BITS] =
+            u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.acc_q;
+        assign t_overflow[I] = u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.overflow_q;
+        assign t_events[I*EVENTS_W+:EVENTS_W] =
+            u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.events_q;
+        assign t_result[I*RESULT_W+:RESULT_W] =
+            u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.result_q;
+        assign t_result_overflow[I] =
+            u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.result_overflow_q;
+        assign t_result_events[I*EVENTS_W+:EVENTS_W] =
+            u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.result_events_q;
+        if (SPILL > 0) begin : g_spill
+          assign t_wide[I*WIDE_W+:WIDE_W] =
+              u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.g_spill.wide_q;
+          assign t_count[I*COUNT_W+:COUNT_W] =
+              u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.g_spill.count_q;
+        end else begin : g_no_spill
+          assign t_wide[I]  = 1'b0;
+          assign t_count[I] = 1'b0;
+        end
+      end
+    end
+  endgenerate
+
+  integer trace;
+  initial trace = $fopen("trace.txt", "w");
+
+  task trace_cycle;
+    begin
+      $fwrite(trace, "%0d %0d", run, cycle);
+      $fwrite(trace, " %h %h %h %h %h %h %h", u_engine.u_feeder.valid, u_engine.u_feeder.ready,
+              u_engine.entry_valid, u_engine.entry_ready, u_engine.u_array.issue,
+              u_engine.u_array.release_word, u_engine.fire);
+      $fwrite(trace, " %h %h %h %h %h", u_engine.u_feeder.f1_valid_q, u_engine.u_feeder.feed_addr_q,
+              u_engine.u_feeder.f2_valid_q, u_engine.u_feeder.rot_q, t_mask);
+      $fwrite(trace, " %h", t_entry);
+      $fwrite(trace, " %h %h %h %h %h", u_engine.u_array.n, u_engine.u_array.words, t_offset,
+              u_engine.u_array.done, u_engine.u_array.handoff_q);
+      $fwrite(trace, " %h %h %h %h", t_x, t_code, t_step, t_clear);
+      $fwrite(trace, " %h %h %h %h %h", t_acc, t_overflow, t_events, t_wide, t_count);
+      $fwrite(trace, " %h %h %h", t_result, t_result_overflow, t_result_events);
+      $fwrite(trace, " %h %h %h", u_engine.u_drain.handoff_count_q, u_engine.u_drain.reading_q,
+              u_engine.u_drain.index_q);
+      $fwrite(trace, " %h %h %h", {u_engine.u_drain.codes_valid,
+              u_engine.u_drain.u_requantizer.valid_q2, u_engine.u_drain.u_requantizer.valid_q,
+              u_engine.u_drain.accs_valid_q}, u_engine.u_drain.accs_q, out_data);
+      $fwrite(trace, " %h %h %h %h %h %h %h\n", fill_cycles, compute_cycles, drain_cycles,
+              stall_feed_cycles, overflow_events, overflow_outputs, done);
+    end
+  endtask
+`endif
+
   // Sequence. Inputs change at the falling edge, so no race decides what a rising edge sees.
   integer configuration, counters, run, runs, cycle, reset_at, limit, fields;
 
@@ -260,6 +349,16 @@ module engine_harness #(
         $display("configuration.hex ends early in run %0d", run);
         $finish;
       end
+    end
+  endtask
+
+  task next_cycle;
+    begin
+`ifdef TRACE
+      trace_cycle;
+`endif
+      @(negedge clk);
+      cycle = cycle + 1;
     end
   endtask
 
@@ -307,17 +406,15 @@ module engine_harness #(
     end
     for (run = 0; run < runs; run = run + 1) begin
       begin_run;
-      while (done !== 1'b1) begin
-        if (cycle >= limit) begin
-          $display("run %0d is not done after %0d cycles", run, cycle);
-          $finish;
-        end
-        @(negedge clk);
-        cycle = cycle + 1;
-      end
-      @(negedge clk);
-      $fwrite(counters, "%0d %0d %0d %0d %0d %0d %0d\n", cycles, compute_cycles, fill_cycles,
-              stall_feed_cycles, drain_cycles, overflow_events, overflow_outputs);
+      while (done !== 1'b1 && cycle < limit) next_cycle;
+      if (done !== 1'b1) runs = run;
+      next_cycle;
+`ifdef TRACE
+      trace_cycle;
+`endif
+      if (run < runs)
+        $fwrite(counters, "%0d %0d %0d %0d %0d %0d %0d\n", cycles, compute_cycles, fill_cycles,
+                stall_feed_cycles, drain_cycles, overflow_events, overflow_outputs);
     end
     $fclose(counters);
     ->write_back;

@@ -1,0 +1,517 @@
+"""Compare the Verilog engine with the golden model and the cycle model, layer by layer.
+
+A layer is cut into the passes of the cycle model (rules T2, T3) and run in Icarus. Outputs and
+overflow counters must equal `golden`, cycles and their causes the fast model. Where anything
+differs, the layer runs again with a trace, and the first signal that parts from the stepped model
+is named.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.accumulate import Accumulator, Steps, accumulate_layer
+from golden.network import (
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    Padding,
+    Requantization,
+    Rounding,
+    Tensor,
+    WeightedLayer,
+)
+from golden.operators import post_process
+from rtl_models.engine import EngineRuns, run_engine
+from rtl_models.trace import first_difference
+from simulator.hardware import Hardware, hardware_from_dict
+from simulator.plan import LayerPlan, plan_layer
+from simulator.program import Geometry, LayerProgram, compile_layer, layer_geometry
+from simulator.stepped import ENGINE_CAUSES, Engine
+from simulator.timing import time_plan
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where the Verilog first differs.
+
+    Parameters
+    ----------
+    sample : int
+        Image of the batch.
+    run, cycle : int or None
+        Engine run of the image from 0 and cycle of the run from 1; None where the Verilog agrees
+        with the stepped model in every cycle and differs from `golden` or the fast model.
+    signal : str
+    expected, found : str
+    waves : Path or None
+        Waveform (FST) of the layer.
+    """
+
+    sample: int
+    run: int | None
+    cycle: int | None
+    signal: str
+    expected: str
+    found: str
+    waves: Path | None
+
+    def __str__(self) -> str:
+        place = f"sample {self.sample}"
+        if self.cycle is not None:
+            place += f", run {self.run}, cycle {self.cycle}"
+        waves = "" if self.waves is None else f"; waves: {self.waves}"
+        return f"{place}: {self.signal} is {self.found}, expected {self.expected}{waves}"
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What the comparison of one layer gave.
+
+    Parameters
+    ----------
+    name, op : str
+        Of the layer.
+    input_shape : tuple of int
+    runs : int
+        Engine runs (passes), all samples.
+    outputs : int
+        Codes compared.
+    cycles : int
+        Of the engine, all runs, counted by the Verilog.
+    cycles_by_cause : dict of str to int
+        `fill`, `compute`, `drain`, `stall_feed`.
+    overflow_events, overflow_outputs : int
+        Counted by the Verilog.
+    seconds : float
+        Of the simulation.
+    seed : int
+    difference : Difference or None
+    """
+
+    name: str
+    op: str
+    input_shape: tuple[int, ...]
+    runs: int
+    outputs: int
+    cycles: int
+    cycles_by_cause: dict[str, int]
+    overflow_events: int
+    overflow_outputs: int
+    seconds: float
+    seed: int
+    difference: Difference | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything was equal."""
+        return self.difference is None
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What the Verilog must do with one image."""
+
+    codes: NDArray[np.int64]  # (out_height, out_width, out_channels)
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A layer laid out for the engine."""
+
+    layer: WeightedLayer
+    hardware: Hardware  # memories large enough for the whole layer
+    plan: LayerPlan
+    runs: list[LayerProgram]
+    input_signed: bool
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.runs[0].geometry
+
+
+def verify_layer(
+    layer: WeightedLayer,
+    hardware: Hardware,
+    x: Array,
+    *,
+    seed: int = 0,
+    workdir: Path | None = None,
+    sources: Sequence[Path] | None = None,
+    overrides: Mapping[str, int] | None = None,
+) -> VerifyReport:
+    """Run one layer through the Verilog and compare every bit and every cycle.
+
+    Parameters
+    ----------
+    layer : WeightedLayer
+    hardware : Hardware
+    x : integer array
+        Input codes, batch first; an unsigned type for unsigned codes.
+    seed : int
+        Where layer and input come from, for the report.
+    workdir : Path, optional
+        Memory files, builds, trace and waves; a temporary folder that is removed if all is equal.
+    sources : sequence of Path, optional
+        Verilog files of the engine instead of the package's.
+    overrides : mapping, optional
+        Verilog parameters to change.
+
+    Raises
+    ------
+    HardwareError, InputError
+        The hardware does not take the layer, or the layer not the input.
+    ToolError
+        Icarus is missing or cannot compile the sources.
+    """
+    if workdir is None:
+        workdir = Path(tempfile.mkdtemp(prefix="napier-verify-"))
+    job = _prepare(layer, hardware, x)
+    options: dict[str, Any] = {
+        "input_signed": job.input_signed,
+        "builds": workdir / "builds",
+        "sources": sources,
+        "overrides": overrides,
+    }
+    results: list[EngineRuns] = []
+    difference: Difference | None = None
+    for sample, image in enumerate(x):
+        expected = _expected(job, image)
+        limit_cycles = expected.counters["cycles"] + 1000
+        folder = workdir / f"{_file_name(layer.name)}_{sample}"
+        result = run_engine(job.runs, image, folder=folder, limit_cycles=limit_cycles, **options)
+        results.append(result)
+        wrong = _compare(job, expected, result)
+        if wrong is not None:
+            again = run_engine(
+                job.runs,
+                image,
+                folder=folder,
+                limit_cycles=limit_cycles,
+                trace=True,
+                waves=True,
+                **options,
+            )
+            difference = _locate(job, image, again, replace(wrong, sample=sample))
+            break
+    totals = [result.total for result in results]
+    summed = {name: sum(total[name] for total in totals) for name in totals[0]}
+    return VerifyReport(
+        name=layer.name,
+        op=layer.op,
+        input_shape=x.shape,
+        runs=sum(len(result.counters) for result in results),
+        outputs=len(results) * prod(_output_shape(job.geometry)),
+        cycles=summed["cycles"],
+        cycles_by_cause={cause: summed[cause] for cause in ENGINE_CAUSES},
+        overflow_events=summed["overflow_events"],
+        overflow_outputs=summed["overflow_outputs"],
+        seconds=sum(result.seconds for result in results),
+        seed=seed,
+        difference=difference,
+    )
+
+
+def _output_shape(geometry: Geometry) -> tuple[int, int, int]:
+    return (geometry.out_height, geometry.out_width, geometry.out_channels)
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:80] or "layer"
+
+
+def _prepare(layer: WeightedLayer, hardware: Hardware, x: Array) -> _Job:
+    """Compile the passes of the real hardware for memories that hold the whole layer."""
+    plan = plan_layer(layer, (1, *x.shape[1:]), hardware)
+    roomy = _with_room(hardware, layer_geometry(layer, x.shape, hardware))
+    program = compile_layer(layer, x.shape, roomy)
+    runs = [
+        program.part(
+            range(*each.pixel_tiles),
+            range(*each.channel_tiles),
+            None if each.words is None else range(*each.words),
+            each.drain,
+        )
+        for each in plan.passes
+    ]
+    return _Job(layer, roomy, plan, runs, bool(np.issubdtype(x.dtype, np.signedinteger)))
+
+
+def _with_room(hardware: Hardware, geometry: Geometry) -> Hardware:
+    """Hardware whose activation banks hold the whole image; the array is the same."""
+    if geometry.bank_words <= hardware.bank_words:
+        return hardware
+    word_bytes = geometry.rows * geometry.feed * hardware.activation_code_bytes
+    settings = hardware.model_dump()
+    settings["buffers"]["activation_bytes"] = geometry.bank_words * word_bytes
+    return hardware_from_dict(settings)
+
+
+def _expected(job: _Job, image: Array) -> _Expected:
+    """Codes and overflows of `golden`, cycles of the fast model."""
+    array = job.hardware.array
+    spills = array.spill_interval > 0
+    accumulator = Accumulator(
+        array.acc_bits,
+        array.acc_overflow,
+        array.spill_interval if spills else None,
+        array.wide_acc_bits if spills else None,
+    )
+    sums = accumulate_layer(job.layer, image[np.newaxis], accumulator, _steps(job.hardware))
+    # An int64 tensor stores the codes as they are, signed or not.
+    output = Tensor("codes", (1,), "int64", zero_point=job.layer.output_zero_point)
+    codes = post_process(job.layer, sums.value, output).astype(np.int64)
+    events = np.minimum(sums.events, (1 << array.events_bits) - 1)  # the counters stop there
+    causes = time_plan(job.plan, job.hardware).cycles_by_cause
+    counters = {cause: causes[cause] for cause in ENGINE_CAUSES}
+    return _Expected(
+        codes=codes.reshape(_output_shape(job.geometry)),
+        counters={
+            **counters,
+            "cycles": sum(counters.values()),
+            "overflow_events": int(events.sum()),
+            "overflow_outputs": int((sums.events > 0).sum()),
+        },
+    )
+
+
+def _steps(hardware: Hardware) -> Steps:
+    if hardware.pe.kind == "mac":
+        return "product"
+    if hardware.pe.kind == "ternary":
+        return "ternary"
+    return "terms" if hardware.serial else "parallel_terms"
+
+
+def _compare(job: _Job, expected: _Expected, result: EngineRuns) -> Difference | None:
+    """First difference among counters and output memory."""
+    if len(result.counters) < len(job.runs):
+        return _difference("done", "1 in every run", f"0 in run {len(result.counters)}")
+    for name, count in expected.counters.items():
+        if result.total[name] != count:
+            return _difference(name, str(count), str(result.total[name]))
+    codes, written = _output_memory(job, expected)
+    mask = (1 << job.hardware.array.activation_bits) - 1
+    words = codes.shape[1]
+    wrong = written != result.written[:, :words]
+    wrong |= written & ((codes & mask) != result.codes[:, :words])
+    if not wrong.any() and not result.written[:, words:].any():
+        return None
+    if not wrong.any():
+        bank, word, lane = np.argwhere(result.written[:, words:])[0] + (0, words, 0)
+        return _difference(f"output bank {bank} word {word} lane {lane}", "nothing", "a code")
+    bank, word, lane = np.argwhere(wrong)[0]
+    return _difference(
+        f"output bank {bank} word {word} lane {lane}",
+        _shown(codes[bank, word, lane] & mask, written[bank, word, lane]),
+        _shown(result.codes[bank, word, lane], result.written[bank, word, lane]),
+    )
+
+
+def _shown(code: np.int64, written: np.bool_) -> str:
+    return f"{code:x}" if written else "nothing"
+
+
+def _difference(signal: str, expected: str, found: str) -> Difference:
+    return Difference(0, None, None, signal, expected, found, None)
+
+
+def _output_memory(job: _Job, expected: _Expected) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Lay the expected codes out in the output banks (rule M6), and mark what is written."""
+    geometry = job.geometry
+    shape = (geometry.rows, geometry.pixel_tiles, geometry.out_words * geometry.feed)
+    codes, written = np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
+    for oy, ox in np.ndindex(geometry.out_height, geometry.out_width):
+        tile, row = divmod(oy * geometry.pitch + ox, geometry.rows)
+        codes[row, tile, : geometry.out_channels] = expected.codes[oy, ox]
+        written[row, tile, : geometry.out_channels] = True
+    banks = (geometry.rows, geometry.out_bank_words, geometry.feed)
+    return codes.reshape(banks), written.reshape(banks)
+
+
+def _locate(job: _Job, image: Array, result: EngineRuns, wrong: Difference) -> Difference:
+    """Find the first cycle in which the Verilog leaves the stepped model."""
+    waves = result.folder / "waves.fst"
+    engine = Engine(job.hardware, job.geometry, image, job.layer.input_zero_point)
+    first = first_difference(engine, job.runs, result)
+    if first is None:
+        return replace(wrong, waves=waves)
+    return Difference(
+        sample=wrong.sample,
+        run=first.run,
+        cycle=first.cycle,
+        signal=first.signal,
+        expected=first.expected,
+        found=first.found,
+        waves=waves,
+    )
+
+
+# -- random layers --------------------------------------------------------------------------------
+
+
+def verify_random(
+    count: int,
+    hardware: Hardware,
+    seed: int,
+    progress: Callable[[VerifyReport], None] | None = None,
+    *,
+    workdir: Path | None = None,
+) -> list[VerifyReport]:
+    """Verify random small layers, stopping at the first that differs.
+
+    Parameters
+    ----------
+    count : int
+    hardware : Hardware
+    seed : int
+        The i-th layer is `random_layer` of seed + i.
+    progress : function of a report, optional
+        Called after every layer.
+    workdir : Path, optional
+        As in `verify_layer`.
+    """
+    folder = workdir or Path(tempfile.mkdtemp(prefix="napier-verify-"))
+    reports = []
+    for number in range(seed, seed + count):
+        layer, x = random_layer(np.random.default_rng(number), hardware)
+        reports.append(verify_layer(layer, hardware, x, seed=number, workdir=folder))
+        if progress is not None:
+            progress(reports[-1])
+        if not reports[-1].passed:
+            break
+    return reports
+
+
+def random_layer(rng: np.random.Generator, hardware: Hardware) -> tuple[WeightedLayer, Array]:
+    """Draw a small layer that the hardware takes, and one image.
+
+    Kinds, strides, dilations, paddings, groups, leftover sizes, unsigned codes, zero points, empty
+    channels and every rounding rule occur.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    hardware : Hardware
+
+    Returns
+    -------
+    layer : WeightedLayer
+    x : (1, height, width, channels) or (1, features) integer array
+    """
+    kind = str(rng.choice(["conv", "conv", "grouped", "depthwise", "dense"]))
+    x_type = np.dtype(
+        np.int16 if hardware.array.activation_bits == 16 else rng.choice(["i1", "u1"])
+    )
+    if kind == "dense":
+        features, out_channels = (int(n) for n in rng.choice([1, 3, 5, 17, 40], 2))
+        x = _random_codes(rng, (1, features), x_type)
+        weights = _random_weights(rng, (out_channels, features), hardware)
+        return FullyConnected(**_common(rng, "dense", weights, x_type, hardware)), x
+    groups = 1 if kind == "conv" else int(rng.choice([2, 3]))
+    per_group = 1 if kind == "depthwise" else int(rng.choice([1, 2, 3, 5, 8]))
+    channels = groups * per_group
+    out_channels = groups * int(rng.choice([1, 2, 3, 5]))
+    kernel = rng.integers(1, 4, 2)
+    stride = (int(rng.choice([1, 1, 2, 3])), int(rng.choice([1, 1, 2, 3])))
+    dilation = (int(rng.choice([1, 1, 2])), int(rng.choice([1, 1, 2])))
+    pads = [int(n) for n in rng.integers(0, 3, 4)]
+    reach = [(int(k) - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    height, width = (max(1, r - 1) + int(rng.integers(0, 8)) for r in reach)
+    padding = Padding(
+        top=pads[0],
+        bottom=max(pads[1], reach[0] - height - pads[0]),
+        left=pads[2],
+        right=max(pads[3], reach[1] - width - pads[2]),
+    )
+    x = _random_codes(rng, (1, height, width, channels), x_type)
+    weights = _random_weights(rng, (out_channels, *map(int, kernel), per_group), hardware)
+    layer_type = DepthwiseConv2D if kind == "depthwise" else Conv2D
+    layer = layer_type(
+        **_common(rng, kind, weights, x_type, hardware),
+        stride=stride,
+        dilation=dilation,
+        padding=padding,
+        groups=groups,
+    )
+    return layer, x
+
+
+def _random_codes(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Uniform codes, a third of them at the ends of the range."""
+    info = np.iinfo(dtype)
+    codes = rng.integers(info.min, info.max, shape, endpoint=True)
+    ends = rng.choice([info.min, info.max], shape)
+    extreme = rng.random(shape) < 1 / 3
+    return np.where(extreme, ends, codes).astype(dtype)
+
+
+def _random_weights(
+    rng: np.random.Generator, shape: tuple[int, ...], hardware: Hardware
+) -> NDArray[np.int8]:
+    """Weights that the PE holds, a random share of them zero, some channels all zero."""
+    bits, pe = hardware.array.weight_bits, hardware.pe
+    if pe.kind == "ternary":
+        weights = rng.integers(-1, 2, shape)
+    elif pe.kind == "shift_add" and not hardware.serial:
+        exponents = rng.integers(0, bits - 1, (pe.terms, *shape))
+        signs = rng.integers(-1, 2, (pe.terms, *shape))
+        limit = (1 << (bits - 1)) - 1
+        weights = (signs << exponents).sum(axis=0)
+        weights = np.where(np.abs(weights) <= limit, weights, 1)
+    else:
+        weights = rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), shape)
+    weights[rng.random(shape) < rng.choice([0.0, 0.3, 0.9])] = 0
+    weights[rng.random(shape[0]) < 0.1] = 0
+    return weights.astype(np.int8)
+
+
+def _common(
+    rng: np.random.Generator,
+    name: str,
+    weights: NDArray[np.int8],
+    x_type: np.dtype[Any],
+    hardware: Hardware,
+) -> dict[str, Any]:
+    """Fields that convolution and dense layers share."""
+    info = np.iinfo(x_type)
+    channels = weights.shape[0]
+    roundings: list[Rounding] = ["double", "single", "shift_half_up", "shift_half_even"]
+    if x_type == np.int16:
+        roundings = ["multiplier16"]
+    rounding = roundings[int(rng.integers(len(roundings)))]
+    by_shift = rounding.startswith("shift")
+    scales = int(rng.choice([1, channels]))
+    low, high = np.sort(rng.integers(info.min, info.max, 2, endpoint=True))
+    zero_points = rng.integers(info.min, info.max, 2, endpoint=True)
+    if x_type == np.int16:
+        zero_points = np.zeros(2, np.int64)  # as TensorFlow Lite's 16-bit scheme has it
+    return {
+        "name": name,
+        "inputs": (0,),
+        "outputs": (1,),
+        "weights": weights,
+        "weight_bits": hardware.array.weight_bits,
+        "weight_zero_point": 0,
+        "bias": rng.integers(-20000, 20000, channels) if rng.random() < 0.8 else None,
+        "input_zero_point": int(zero_points[0]),
+        "output_zero_point": int(zero_points[1]),
+        "requantization": Requantization(
+            multiplier=rng.integers(1 << 30, (1 << 31) - 1, scales).astype(np.int32),
+            shift=rng.integers(-12, 1 if by_shift else 3, scales).astype(np.int32),
+            rounding=rounding,
+        ),
+        "activation_min": int(low) if rng.random() < 0.3 else int(info.min),
+        "activation_max": int(high) if rng.random() < 0.3 else int(info.max),
+    }
