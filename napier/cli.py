@@ -34,7 +34,7 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("model", required=False)
-@click.option("--hardware", default=DEFAULT_HARDWARE, show_default=True, help="Preset or TOML file.")
+@click.option("--hardware", default=DEFAULT_HARDWARE, show_default=True, help="Preset or TOML.")
 @click.option("--input", "inputs", multiple=True, metavar="X.npy", help="Samples, integer codes.")
 @click.option(
     "--weights", default="as-is", show_default=True, metavar="as-is|nhot:N|ternary",
@@ -42,7 +42,7 @@ def cli() -> None:
 )  # fmt: skip
 @click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
 @click.option("--csv", "csv_path", metavar="FILE", help="One row a layer.")
-@click.option("--plot", "plot_path", metavar="FILE", help="Cycles by layer and roofline (png, svg, pdf).")
+@click.option("--plot", "plot_path", metavar="FILE", help="Cycles and roofline (png, svg, pdf).")
 @click.option("--no-values", is_flag=True, help="Cycles and energy only: compute no values.")
 @click.option("--stepped", is_flag=True, help="Step every register in every cycle (slow).")
 def run(
@@ -107,7 +107,7 @@ def run(
 @click.option("--input", "inputs", multiple=True, required=True, metavar="X.npy")
 @click.option("--output", "outputs", multiple=True, required=True, metavar="Y.npy")
 def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
-    """Outputs of MODEL by the golden model, as integer codes.
+    """Write the outputs of MODEL by the golden model, as integer codes.
 
     Several inputs or outputs: repeat the option, in the model's order.
     """
@@ -136,15 +136,15 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
 @cli.command()
 @click.argument("model", required=False)
 @click.option("--random", "count", type=click.IntRange(1), metavar="N", help="N random layers.")
-@click.option("--hardware", default=VERIFY_HARDWARE, show_default=True, help="Preset or TOML file.")
+@click.option("--hardware", default=VERIFY_HARDWARE, show_default=True, help="Preset or TOML.")
 @click.option("--layer", "layer_names", multiple=True, help="Only this layer (name or index).")
-@click.option("--input", "inputs", multiple=True, metavar="X.npy", help="One sample, integer codes.")
+@click.option("--input", "inputs", multiple=True, metavar="X.npy", help="One sample of codes.")
 @click.option(
     "--weights", default="as-is", show_default=True, metavar="as-is|nhot:N|ternary",
     help="Project the weights first.",
 )  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random layers.")
-@click.option("--work", "work_folder", metavar="DIR", help="Keep builds, traces and waveforms here.")
+@click.option("--work", "work_folder", metavar="DIR", help="Keep builds and waveforms.")
 def verify(
     model: str | None,
     count: int | None,

@@ -1,4 +1,4 @@
-"""What the user names on the command line, to networks and arrays. Every failure is one sentence."""
+"""What the user names, to networks and arrays. Every failure is one sentence."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def load_model(model: str | None) -> Network:
         return load_network(path)
     if path.suffix == ".onnx":
         raise UnsupportedError(f"{model}: ONNX files are not read yet; export to .tflite instead")
-    raise ModelError(f"{model}: unknown kind of model file '{path.suffix}'; .tflite and .npz are read")
+    raise ModelError(
+        f"{model}: unknown kind of model file '{path.suffix}'; .tflite and .npz are read"
+    )
 
 
 def load_array(path: str) -> Array:
@@ -122,7 +124,7 @@ def load_samples(network: Network, paths: tuple[str, ...]) -> Samples:
 
 
 def default_samples(network: Network, model: str | None) -> Samples:
-    """Inputs where the user gave none: the shipped test images, or one seeded random sample."""
+    """Choose inputs for a user who gave none: shipped test images or one random sample."""
     if model is None:
         with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
             images = archive["images"]

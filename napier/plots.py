@@ -1,4 +1,4 @@
-"""Figures of a run, from the `napier.run/1` document alone. Matplotlib is imported when a figure is drawn."""
+"""Figures of a run, from the `napier.run/1` document alone; Matplotlib is imported on use."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def draw_cycles(axes: Axes, layers: list[Document]) -> None:
         label = CAUSE_LABELS.get(cause, cause)
         axes.barh(positions, widths, left=left, color=color, label=label, height=0.78)
         left = [a + b for a, b in zip(left, widths, strict=True)]
-    axes.set_yticks(positions, [f"{layer['index']} {shorten(layer['name'], 22)}" for layer in layers])
+    labels = [f"{layer['index']} {shorten(layer['name'], 22)}" for layer in layers]
+    axes.set_yticks(positions, labels)
     axes.tick_params(axis="y", labelsize=8, length=0)
     axes.invert_yaxis()
     axes.margins(y=0.01)
@@ -85,18 +86,31 @@ def draw_roofline(axes: Axes, document: Document) -> None:
             if layer["op"] == op
         ]
         if points:
-            axes.scatter(*zip(*points, strict=True), marker=marker, s=36, alpha=0.8, label=op)
+            xs, ys = zip(*points, strict=True)
+            axes.scatter(xs, ys, marker=marker, s=36, alpha=0.8, label=op)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("MACs per byte of external memory")
     axes.set_ylabel("MACs per cycle")
     axes.annotate(
-        f"{peak} PEs", (high, peak), ha="right", va="bottom", fontsize=8, xytext=(0, 3),
+        f"{peak} PEs",
+        (high, peak),
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        xytext=(0, 3),
         textcoords="offset points",
     )
     axes.annotate(
-        f"{bandwidth} bytes/cycle", (low, low * bandwidth), ha="left", va="bottom", fontsize=8,
-        xytext=(4, 12), textcoords="offset points", rotation=35, rotation_mode="anchor",
+        f"{bandwidth} bytes/cycle",
+        (low, low * bandwidth),
+        ha="left",
+        va="bottom",
+        fontsize=8,
+        xytext=(4, 12),
+        textcoords="offset points",
+        rotation=35,
+        rotation_mode="anchor",
     )
     axes.grid(True, which="major", linewidth=0.4, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)

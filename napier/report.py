@@ -73,7 +73,9 @@ def accumulator_text(accumulator: Document | None) -> Text:
 
 def run_table(document: Document) -> RenderableType:
     """Per-layer table, totals and the verdict on accumulators; fits 80 columns."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True)
+    table = Table(
+        box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True
+    )
     totals = document["totals"]
     table.add_column("#", justify="right", style="dim")
     table.add_column("layer", "total", max_width=NAME_WIDTH, no_wrap=True)
@@ -141,7 +143,7 @@ def verdict(document: Document) -> Text:
 
 
 def run_csv(document: Document) -> str:
-    """One row a layer; nested values become `cycles_compute`, `energy_pj_sram`, `accumulator_bits`."""
+    """One row a layer; nested values become columns like `cycles_compute`, `energy_pj_sram`."""
     rows = [_flat(layer) for layer in document["layers"]]
     names: dict[str, None] = {}
     for row in rows:
@@ -167,25 +169,23 @@ def _flat(layer: Document) -> dict[str, Any]:
 
 
 def hardware_table(machines: list[Any]) -> RenderableType:
-    """One row a preset: array, PE, accumulator, buffers."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("name", "PE", "array", "feed", "lookahead", "accumulator", "buffers", "DRAM"):
-        table.add_column(heading, no_wrap=True)
+    """One row a preset: PE, array, feed and lookahead, accumulator, buffers, external memory."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("PE", no_wrap=True)
+    for heading in ("array", "feed", "ahead", "acc bits", "KiB", "B/cycle"):
+        table.add_column(heading, no_wrap=True, justify="right")
     for machine in machines:
         array, buffers = machine.array, machine.buffers
-        terms = f" x{machine.pe.terms}" if machine.pe.terms > 1 else ""
-        kibibytes = [
-            size // 1024
-            for size in (buffers.activation_bytes, buffers.weight_bytes, buffers.output_bytes)
-        ]
+        sizes = (buffers.activation_bytes, buffers.weight_bytes, buffers.output_bytes)
         table.add_row(
             machine.name,
-            machine.pe.kind + terms,
+            machine.pe.kind + (f" x{machine.pe.terms}" if machine.pe.terms > 1 else ""),
             f"{array.rows}x{array.cols}",
             str(array.feed),
             str(array.lookahead),
             f"{array.acc_bits} {array.acc_overflow}",
-            "/".join(map(str, kibibytes)) + " KiB",
-            f"{machine.dram.bytes_per_cycle} B/cycle",
+            "/".join(f"{size / 1024:g}" for size in sizes),
+            str(machine.dram.bytes_per_cycle),
         )
     return table
