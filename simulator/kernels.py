@@ -344,7 +344,7 @@ def transfer_stalls(
 @jit
 def build_steps(
     weights: NDArray[np.int64], groups: int, serial: bool
-) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64], int]:
     """List what every output channel adds, step by step.
 
     Parameters
@@ -363,6 +363,8 @@ def build_steps(
         What the operand is multiplied by.
     starts : (out_channels + 1,) int64
         First step of every output channel.
+    norm : int
+        Largest sum of |factors| of a channel: times the largest |x| it bounds every prefix.
     """
     out_channels, taps, group_channels = weights.shape
     in_channels = group_channels * groups
@@ -403,7 +405,13 @@ def build_steps(
                     rows[step] = row
                     factors[step] = weight
                     step += 1
-    return rows, factors, starts
+    norm = 0
+    for channel in range(out_channels):
+        total = 0
+        for step in range(starts[channel], starts[channel + 1]):
+            total += abs(factors[step])
+        norm = max(norm, total)
+    return rows, factors, starts, norm
 
 
 @jit
@@ -550,6 +558,78 @@ def _exact(
         acc[:width] = wide[:width]
 
 
+@jit
+def _accumulate_task(
+    task: int,
+    x: NDArray[np.int16],
+    window: NDArray[np.int64],
+    groups: int,
+    rows: NDArray[np.uint32],
+    factors: NDArray[np.int32],
+    starts: NDArray[np.int64],
+    rules: NDArray[np.int64],
+    value: NDArray[np.int32],
+    minimum: NDArray[np.int32],
+    maximum: NDArray[np.int32],
+    events: NDArray[np.int32],
+    first: NDArray[np.int32],
+    persistent: NDArray[np.bool_],
+    tallies: NDArray[np.int64],
+) -> None:
+    """Run one task of `accumulate`."""
+    tiles, out_channels, lanes = value.shape
+    blocks = tallies.shape[0] // tiles
+    tile, block = task // blocks, task % blocks
+    first_channel = out_channels * block // blocks
+    last_channel = out_channels * (block + 1) // blocks
+    if first_channel == last_channel:
+        return
+    out_group = out_channels // groups
+    group_channels = x.shape[3] // groups
+    inputs = (
+        first_channel // out_group * group_channels,
+        ((last_channel - 1) // out_group + 1) * group_channels,
+    )
+    count = min(lanes, x.shape[0] * window[0] * window[1] - tile * lanes)
+    width = (count + 15) // 16 * 16
+    operands = np.zeros((window[2] * window[3] * x.shape[3], width), dtype=x.dtype)
+    _gather_operands(x, window, tile * lanes, count, inputs, operands)
+    total = np.empty(width, dtype=value.dtype)
+    least = np.empty(width, dtype=value.dtype)
+    most = np.empty(width, dtype=value.dtype)
+    acc = np.empty(width, dtype=np.int64)
+    lane_events = np.empty(width, dtype=np.int64)
+    lane_first = np.empty(width, dtype=np.int64)
+    low, high, spill = rules[0], rules[1], rules[3]
+    result_low = rules[4] if spill > 0 else low
+    result_high = rules[5] if spill > 0 else high
+    for channel in range(first_channel, last_channel):
+        start, stop = starts[channel], starts[channel + 1]
+        _prefixes(operands, rows, factors, start, stop, width, total, least, most)
+        lowest = 0
+        highest = 0
+        for j in range(count):
+            lowest = min(lowest, int(least[j]))
+            highest = max(highest, int(most[j]))
+            value[tile, channel, j] = total[j]
+            minimum[tile, channel, j] = least[j]
+            maximum[tile, channel, j] = most[j]
+        tallies[task, 3] = min(tallies[task, 3], lowest)
+        tallies[task, 4] = max(tallies[task, 4], highest)
+        if spill == 0 and low <= lowest and highest <= high:
+            continue
+        _exact(operands, rows, factors, start, stop, width, rules, acc, lane_events, lane_first)
+        for j in range(count):
+            value[tile, channel, j] = acc[j]
+            lost = total[j] < result_low or total[j] > result_high
+            persistent[tile, channel, j] = lost
+            if lane_events[j] > 0:
+                events[tile, channel, j] = lane_events[j]
+                first[tile, channel, j] = lane_first[j]
+                tallies[task, 0] += lane_events[j]
+                tallies[task, 2 if lost else 1] += 1
+
+
 @jit_parallel
 def accumulate(
     x: NDArray[np.int16],
@@ -559,19 +639,18 @@ def accumulate(
     factors: NDArray[np.int32],
     starts: NDArray[np.int64],
     rules: NDArray[np.int64],
-    blocks: int,
     value: NDArray[np.int32],
     minimum: NDArray[np.int32],
     maximum: NDArray[np.int32],
     events: NDArray[np.int32],
     first: NDArray[np.int32],
     persistent: NDArray[np.bool_],
-) -> NDArray[np.int64]:
-    """Accumulators of a whole layer.
+    tallies: NDArray[np.int64],
+) -> None:
+    """Accumulators of a whole layer, on all threads.
 
-    Outputs are cut into tasks of one pixel tile and one of `blocks` parts of the channels. A
-    channel whose unbounded prefixes leave the accumulator's range at some pixel is run again step
-    by step.
+    A task is one pixel tile and a part of the channels. A channel whose unbounded prefixes leave
+    the accumulator's range at some pixel is run again step by step.
 
     Parameters
     ----------
@@ -584,77 +663,72 @@ def accumulate(
         See `build_steps`; `factors` has the element type of `value`.
     rules : (6,) int64
         See `_exact`.
-    blocks : int
     value, minimum, maximum : (pixel tiles, out_channels, 64) int32 or int64
         Written: the accumulator at the end, and the extremes of an unbounded one.
     events, first : (pixel tiles, out_channels, 64) int32
         Zeros; written where there are events, `first` with the step + 1.
     persistent : (pixel tiles, out_channels, 64) bool
         False; written where the exact sum does not fit the result.
-
-    Returns
-    -------
-    (tasks, 5) int64
-        events, transient and persistent outputs, minimum and maximum of every task.
+    tallies : (tasks, 5) int64
+        Zeros; written with events, transient and persistent outputs, minimum and maximum of every
+        task. As many tasks as pixel tiles, or a multiple: the channels are cut into so many parts.
     """
-    tiles, out_channels, lanes = value.shape
-    in_channels = x.shape[3]
-    taps = window[2] * window[3]
-    pixels = x.shape[0] * window[0] * window[1]
-    out_group = out_channels // groups
-    group_channels = in_channels // groups
-    low, high, spill = rules[0], rules[1], rules[3]
-    result_low = rules[4] if spill > 0 else low
-    result_high = rules[5] if spill > 0 else high
-    tallies = np.zeros((tiles * blocks, 5), dtype=np.int64)
-    for task in prange(tiles * blocks):
-        tile, block = task // blocks, task % blocks
-        first_channel = out_channels * block // blocks
-        last_channel = out_channels * (block + 1) // blocks
-        if first_channel == last_channel:
-            continue
-        count = min(lanes, pixels - tile * lanes)
-        width = (count + 15) // 16 * 16
-        operands = np.zeros((taps * in_channels, width), dtype=x.dtype)
-        inputs = (
-            first_channel // out_group * group_channels,
-            ((last_channel - 1) // out_group + 1) * group_channels,
+    for task in prange(tallies.shape[0]):
+        _accumulate_task(
+            task,
+            x,
+            window,
+            groups,
+            rows,
+            factors,
+            starts,
+            rules,
+            value,
+            minimum,
+            maximum,
+            events,
+            first,
+            persistent,
+            tallies,
         )
-        _gather_operands(x, window, tile * lanes, count, inputs, operands)
-        total = np.empty(width, dtype=value.dtype)
-        least = np.empty(width, dtype=value.dtype)
-        most = np.empty(width, dtype=value.dtype)
-        acc = np.empty(width, dtype=np.int64)
-        count_events = np.empty(width, dtype=np.int64)
-        first_event = np.empty(width, dtype=np.int64)
-        for channel in range(first_channel, last_channel):
-            start, stop = starts[channel], starts[channel + 1]
-            _prefixes(operands, rows, factors, start, stop, width, total, least, most)
-            low_end = np.int64(0)
-            high_end = np.int64(0)
-            for j in range(count):
-                low_end = min(low_end, np.int64(least[j]))
-                high_end = max(high_end, np.int64(most[j]))
-                value[tile, channel, j] = total[j]
-                minimum[tile, channel, j] = least[j]
-                maximum[tile, channel, j] = most[j]
-            tallies[task, 3] = min(tallies[task, 3], low_end)
-            tallies[task, 4] = max(tallies[task, 4], high_end)
-            if spill == 0 and low <= low_end and high_end <= high:
-                continue
-            _exact(
-                operands, rows, factors, start, stop, width, rules, acc, count_events, first_event
-            )
-            for j in range(count):
-                value[tile, channel, j] = acc[j]
-                lost = total[j] < result_low or total[j] > result_high
-                persistent[tile, channel, j] = lost
-                if count_events[j] > 0:
-                    events[tile, channel, j] = count_events[j]
-                    first[tile, channel, j] = first_event[j]
-                    tallies[task, 0] += count_events[j]
-                    tallies[task, 2 if lost else 1] += 1
-    return tallies
+
+
+@jit
+def accumulate_serial(
+    x: NDArray[np.int16],
+    window: NDArray[np.int64],
+    groups: int,
+    rows: NDArray[np.uint32],
+    factors: NDArray[np.int32],
+    starts: NDArray[np.int64],
+    rules: NDArray[np.int64],
+    value: NDArray[np.int32],
+    minimum: NDArray[np.int32],
+    maximum: NDArray[np.int32],
+    events: NDArray[np.int32],
+    first: NDArray[np.int32],
+    persistent: NDArray[np.bool_],
+    tallies: NDArray[np.int64],
+) -> None:
+    """`accumulate` on one thread: starting the others costs more than a small layer."""
+    for task in range(tallies.shape[0]):
+        _accumulate_task(
+            task,
+            x,
+            window,
+            groups,
+            rows,
+            factors,
+            starts,
+            rules,
+            value,
+            minimum,
+            maximum,
+            events,
+            first,
+            persistent,
+            tallies,
+        )
 
 
 # -- post-processor (D rules) ---------------------------------------------------------------------
@@ -712,43 +786,65 @@ def rescale_all(
     return scaled
 
 
+@jit
+def _post_process_tile(
+    tile: int,
+    value: NDArray[np.int32],
+    parameters: NDArray[np.int64],
+    rules: NDArray[np.int64],
+    codes: NDArray[np.int64],
+) -> None:
+    """Run one pixel tile of `post_process`."""
+    rule, post_bits, zero_point, low, high = rules[0], rules[1], rules[2], rules[3], rules[4]
+    _, channels, lanes = value.shape
+    for channel in range(channels):
+        bias, multiplier, shift = (
+            parameters[0, channel],
+            parameters[1, channel],
+            parameters[2, channel],
+        )
+        for j in range(min(lanes, codes.shape[0] - tile * lanes)):
+            biased = int(value[tile, channel, j]) + bias
+            if post_bits == 32:
+                biased = _wrap32(biased)
+            code = rescale(biased, multiplier, shift, rule) + zero_point
+            codes[tile * lanes + j, channel] = min(max(code, low), high)
+
+
 @jit_parallel
 def post_process(
     value: NDArray[np.int32],
-    bias: NDArray[np.int64],
-    multiplier: NDArray[np.int64],
-    shift: NDArray[np.int64],
-    rule: int,
-    post_bits: int,
-    zero_point: int,
-    low: int,
-    high: int,
+    parameters: NDArray[np.int64],
+    rules: NDArray[np.int64],
     codes: NDArray[np.int64],
 ) -> None:
-    """Bias, requantization, zero point and clamp (rule D3).
+    """Bias, requantization, zero point and clamp (rule D3), on all threads.
 
     Parameters
     ----------
     value : (pixel tiles, out_channels, 64) int32 or int64
-    bias, multiplier, shift : (out_channels,) int64
-    rule : int
-        See `rescale`.
-    post_bits : int
-        Accumulator plus bias wraps to this width, 32 or 64.
-    zero_point, low, high : int
+    parameters : (3, out_channels) int64
+        Bias, multiplier, shift.
+    rules : (5,) int64
+        Number of the rounding rule (see `rescale`), width that accumulator plus bias wraps to (32
+        or 64), output zero point, least and greatest code.
     codes : (pixels, out_channels), any integer type
         Written.
     """
-    tiles, out_channels, lanes = value.shape
-    pixels = codes.shape[0]
-    for tile in prange(tiles):
-        for channel in range(out_channels):
-            for j in range(min(lanes, pixels - tile * lanes)):
-                biased = np.int64(value[tile, channel, j]) + bias[channel]
-                if post_bits == 32:
-                    biased = _wrap32(biased)
-                scaled = rescale(biased, multiplier[channel], shift[channel], rule) + zero_point
-                codes[tile * lanes + j, channel] = min(max(scaled, low), high)
+    for tile in prange(value.shape[0]):
+        _post_process_tile(tile, value, parameters, rules, codes)
+
+
+@jit
+def post_process_serial(
+    value: NDArray[np.int32],
+    parameters: NDArray[np.int64],
+    rules: NDArray[np.int64],
+    codes: NDArray[np.int64],
+) -> None:
+    """`post_process` on one thread."""
+    for tile in range(value.shape[0]):
+        _post_process_tile(tile, value, parameters, rules, codes)
 
 
 # -- layers without weights (rule T7) -------------------------------------------------------------

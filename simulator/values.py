@@ -26,6 +26,12 @@ LANES = 64
 TASKS = 8
 """Least number of tasks that a layer is cut into, so that all threads have work."""
 
+PARALLEL_STEPS = 2_000_000
+"""Steps of a layer from which on all threads are worth starting (about 1 ms on one)."""
+
+PARALLEL_OUTPUTS = 100_000
+"""The same for the outputs of the post-processor."""
+
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 """Rounding rules in the order that the kernels number them."""
 
@@ -111,29 +117,27 @@ def run_weighted(
     channels = tiles.shape.out_channels
     codes = np.empty((tiles.pixels, channels), dtype=DTYPES[output.dtype])
     rule = layer.requantization
-    bias = np.zeros(channels, dtype=np.int64) if layer.bias is None else layer.bias
-    kernels.post_process(
-        tiles.value,
-        np.ascontiguousarray(bias, dtype=np.int64),
-        _per_channel(rule.multiplier, channels),
-        _per_channel(rule.shift, channels),
-        rounding_index(rule),
-        hardware.post_bits,
-        layer.output_zero_point,
-        layer.activation_min,
-        layer.activation_max,
-        codes,
+    bias = np.zeros(1, dtype=np.int64) if layer.bias is None else layer.bias
+    parameters = np.empty((3, channels), dtype=np.int64)
+    parameters[:] = [np.broadcast_to(p, channels) for p in (bias, rule.multiplier, rule.shift)]
+    rules = np.array(
+        [
+            rounding_index(rule),
+            hardware.post_bits,
+            layer.output_zero_point,
+            layer.activation_min,
+            layer.activation_max,
+        ]
     )
+    large = codes.size > PARALLEL_OUTPUTS
+    run = kernels.post_process if large else kernels.post_process_serial
+    run(tiles.value, parameters, rules, codes)
     return codes.reshape((-1, *output.shape[1:])), _tallied_record(tiles.tallies, hardware)
 
 
 def rounding_index(rule: Requantization) -> int:
     """Return the number that kernels give a rounding rule."""
     return ROUNDINGS.index(rule.rounding)
-
-
-def _per_channel(values: NDArray[np.int32], channels: int) -> NDArray[np.int64]:
-    return np.broadcast_to(values, (channels,)).astype(np.int64)
 
 
 def overflow_record(values: AccumulatorValues, hardware: Hardware) -> OverflowRecord:
@@ -179,15 +183,18 @@ def _accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> _Accumula
     pixels = images.shape[0] * shape.pixels
     operands, largest = _operands(images, layer.input_zero_point)
     weights = centred_weights(layer).reshape(shape.out_channels, -1, layer.weights.shape[-1])
-    rows, factors, starts = kernels.build_steps(weights, shape.groups, hardware.serial)
-    bound = largest * _largest_norm(factors, starts)
-    dtype = np.int32 if bound < 1 << 31 else np.int64
+    rows, factors, starts, norm = kernels.build_steps(weights, shape.groups, hardware.serial)
+    dtype = np.int32 if largest * norm < 1 << 31 else np.int64
     tiles = -(-pixels // LANES)
     size = (tiles, shape.out_channels, LANES)
     value, minimum, maximum = (np.empty(size, dtype=dtype) for _ in range(3))
     events, first = (np.zeros(size, dtype=np.int32) for _ in range(2))
     persistent = np.zeros(size, dtype=np.bool_)
-    tallies = kernels.accumulate(
+    large = rows.size * pixels > PARALLEL_STEPS
+    parts = max(1, -(-TASKS // tiles)) if large else 1
+    tallies = np.zeros((tiles * parts, 5), dtype=np.int64)
+    run = kernels.accumulate if large else kernels.accumulate_serial
+    run(
         operands,
         _window(shape),
         shape.groups,
@@ -195,13 +202,13 @@ def _accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> _Accumula
         factors.astype(dtype),
         starts,
         _rules(hardware),
-        max(1, -(-TASKS // tiles)),
         value,
         minimum,
         maximum,
         events,
         first,
         persistent,
+        tallies,
     )
     return _Accumulated(shape, pixels, value, minimum, maximum, events, first, persistent, tallies)
 
@@ -213,12 +220,6 @@ def _operands(x: Array, zero_point: int) -> tuple[Array, int]:
     dtype = np.int16 if largest < 1 << 15 else np.int32
     operands: Array = np.ascontiguousarray(x, dtype=dtype)
     return operands - dtype(zero_point), largest
-
-
-def _largest_norm(factors: NDArray[np.int64], starts: NDArray[np.int64]) -> int:
-    """Largest sum of magnitudes over the channels: times |x| it bounds every prefix."""
-    total = np.concatenate([[0], np.cumsum(np.abs(factors))])
-    return int((total[starts[1:]] - total[starts[:-1]]).max())
 
 
 def _window(shape: Geometry) -> NDArray[np.int64]:
