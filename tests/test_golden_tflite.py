@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import frexp
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tflite_random import OPERATORS, Case, codes, int8_twin, mobilenet, relu, ti
 
 from golden.errors import ModelError, UnsupportedError
 from golden.importers.tflite import load_tflite
-from golden.network import Network
+from golden.network import Network, WeightedLayer
 from golden.run import run
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -125,6 +126,46 @@ def test_uint8_accumulators_at_ties_round_as_litert_rounds(operator: str, tmp_pa
         assert_same(ours, expected)
 
 
+@pytest.mark.parametrize(
+    ("operator", "dtype", "float32_product"),
+    [
+        ("CONV_2D", "uint8", True),
+        ("DEPTHWISE_CONV_2D", "uint8", True),
+        ("FULLY_CONNECTED", "uint8", False),
+        ("CONV_2D", "int8", False),
+        ("DEPTHWISE_CONV_2D", "int8", False),
+        ("FULLY_CONNECTED", "int8", False),
+    ],
+)
+def test_only_uint8_convolutions_multiply_scales_in_float32(
+    operator: str, dtype: str, float32_product: bool, tmp_path: Path
+) -> None:
+    # Measured at ties: LiteRT 2.3 for uint8, TensorFlow Lite Micro for int8.
+    case = ties(np.random.default_rng(0), operator, dtype)
+    x, w, _, y = (float(spec.scales[0]) for spec in case.builder.tensors)
+    product = float(np.float32(x) * np.float32(w)) if float32_product else x * w
+    assert float(np.float32(x) * np.float32(w)) != x * w
+    fraction, shift = frexp(product / y)
+    (layer,) = load(case, tmp_path).layers
+    assert isinstance(layer, WeightedLayer)
+    assert layer.requantization.multiplier.tolist() == [round(fraction * 2**31)]
+    assert layer.requantization.shift.tolist() == [shift]
+
+
+def test_relu6_bounds_at_half_codes_equal_tflite_micro(tmp_path: Path) -> None:
+    # 6 / scale lies within float32's rounding of a half, so the precision of the division decides.
+    for code in range(255):
+        b = ModelBuilder()
+        scale = 6 / (code + 0.5)
+        x, y = (b.tensor((1, 1, 1, 1), "int8", scale, -128) for _ in range(2))
+        ones = {"StrideH": 1, "StrideW": 1, "FilterHeight": 1, "FilterWidth": 1}
+        b.operator("MAX_POOL_2D", [x], [y], FusedActivationFunction=3, **ones)
+        case = Case(b, [x], [np.full((1, 1, 1, 1), 127, np.int8)], [y])
+        expected = run_tflite_micro(case.model, case.data, case.outputs, arena_bytes=1 << 16)
+        (ours,) = golden_outputs(case, tmp_path)
+        assert_same(ours, expected[y])
+
+
 SHIFT_INVARIANT = [
     "CONV_2D",
     "DEPTHWISE_CONV_2D",
@@ -201,7 +242,6 @@ def test_every_tensor_of_random_uint8_networks_equals_tflite_micro(
     _check_every_tensor(*int8_twin(case), tmp_path, flip=128)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_every_tensor_of_a_network_at_224_by_224_equals_tflite_micro(
     dtype: str, tmp_path: Path
