@@ -150,6 +150,9 @@ module pe_accumulator #(
   end
 
   // P4: shadow registers
+  wire result_overflow_d = overflow_q || total_event;
+  wire [EVENTS_W-1:0] result_events_d = clip(COUNT_W'(events_q) + COUNT_W'(total_event));
+
   always_ff @(posedge clk) begin
     if (rst) begin
       result_q          <= '0;
@@ -157,8 +160,8 @@ module pe_accumulator #(
       result_events_q   <= '0;
     end else if (clear) begin
       result_q          <= total;
-      result_overflow_q <= overflow_q || total_event;
-      result_events_q   <= clip(COUNT_W'(events_q) + COUNT_W'(total_event));
+      result_overflow_q <= result_overflow_d;
+      result_events_q   <= result_events_d;
     end
   end
 
