@@ -101,16 +101,16 @@ def draw_roofline(axes: Axes, document: Document) -> None:
         xytext=(0, 3),
         textcoords="offset points",
     )
-    axes.annotate(
+    middle = (low * ridge) ** 0.5
+    axes.text(
+        middle,
+        middle * bandwidth * 1.25,
         f"{bandwidth} bytes/cycle",
-        (low, low * bandwidth),
-        ha="left",
-        va="bottom",
+        ha="center",
         fontsize=8,
-        xytext=(4, 12),
-        textcoords="offset points",
-        rotation=35,
+        rotation=45,
         rotation_mode="anchor",
+        transform_rotates_text=True,
     )
     axes.grid(True, which="major", linewidth=0.4, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)

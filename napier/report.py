@@ -13,7 +13,22 @@ from rich.text import Text
 
 Document = dict[str, Any]
 
-NAME_WIDTH = 17
+LONGEST_NAME = 40
+"""Names are cut to this before the table cuts them to the terminal."""
+
+SHORT_OPS = {
+    "average_pool": "avg pool",
+    "max_pool": "max pool",
+    "resize_nearest": "resize",
+}
+
+WAITS = {
+    "stall_weights": "weights",
+    "stall_activations": "inputs",
+    "stall_outputs": "outputs",
+    "stall_feed": "feed",
+}
+"""What the engine waits for, by cause of the cycles."""
 
 
 def human(value: float) -> str:
@@ -40,7 +55,7 @@ def human_seconds(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
-def shorten(name: str, width: int = NAME_WIDTH) -> str:
+def shorten(name: str, width: int) -> str:
     """Keep both ends of a long name."""
     if len(name) <= width:
         return name
@@ -58,7 +73,7 @@ def largest_stall(layer: Document) -> str:
     if not waits or not layer["cycles"]:
         return ""
     cause = max(waits, key=lambda name: waits[name])
-    return f"{cause.removeprefix('stall_')} {100 * waits[cause] / layer['cycles']:.0f}%"
+    return f"{WAITS.get(cause, cause)} {100 * waits[cause] / layer['cycles']:.0f}%"
 
 
 def accumulator_text(accumulator: Document | None) -> Text:
@@ -74,23 +89,29 @@ def accumulator_text(accumulator: Document | None) -> Text:
 def run_table(document: Document) -> RenderableType:
     """Per-layer table, totals and the verdict on accumulators; fits 80 columns."""
     table = Table(
-        box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_footer=True,
+        expand=True,
     )
     totals = document["totals"]
-    table.add_column("#", justify="right", style="dim")
-    table.add_column("layer", "total", max_width=NAME_WIDTH, no_wrap=True)
-    table.add_column("op", max_width=9, no_wrap=True)
-    table.add_column("MACs", human(totals["macs"]), justify="right")
-    table.add_column("cycles", f"{totals['cycles']}", justify="right")
-    table.add_column("util", justify="right")
-    table.add_column("waits most for", max_width=16, no_wrap=True)
-    table.add_column("energy", human_energy(totals["energy_pj"]), justify="right")
+    table.add_column("#", justify="right", style="dim", no_wrap=True)
+    table.add_column("layer", "total", ratio=1, no_wrap=True)  # takes what the others leave
+    table.add_column("op", no_wrap=True)
+    table.add_column("MACs", human(totals["macs"]), justify="right", no_wrap=True)
+    table.add_column("cycles", str(totals["cycles"]), justify="right", no_wrap=True)
+    table.add_column("util", justify="right", no_wrap=True)
+    table.add_column("waits for", no_wrap=True)
+    energy = human_energy(totals["energy_pj"])
+    table.add_column("energy", energy, justify="right", no_wrap=True)
     table.add_column("acc bits", justify="right", no_wrap=True)
     for layer in document["layers"]:
         table.add_row(
             str(layer["index"]),
-            shorten(layer["name"]),
-            layer["op"][:9],
+            shorten(layer["name"], LONGEST_NAME),
+            SHORT_OPS.get(layer["op"], layer["op"]),
             human(layer["macs"]) if layer["macs"] else "",
             str(layer["cycles"]),
             f"{100 * layer['utilization']:.0f}%" if layer["macs"] else "",

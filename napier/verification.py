@@ -1,0 +1,177 @@
+"""`napier verify`: layers of a network, or random ones, through the Verilog."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from golden.errors import InputError, OutputError
+from golden.network import Layer, Network, WeightedLayer
+from golden.run import run as run_golden
+from napier.loading import Samples, default_samples, load_model, load_samples
+from rtl_models.verify import VerifyReport, verify_layer, verify_random
+from simulator.hardware import Hardware
+from simulator.projection import project_weights
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Reports of all layers verified, in order; the last one may be the first that differs."""
+
+    hardware: str
+    reports: tuple[VerifyReport, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every layer was equal in every bit and cycle."""
+        return all(report.passed for report in self.reports)
+
+    def table(self) -> RenderableType:
+        """One row a layer, then the verdict; fits 80 columns."""
+        table = Table(
+            box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, expand=True
+        )
+        table.add_column("layer", ratio=1, no_wrap=True)
+        for heading in ("op", "input"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("outputs", "cycles", "overflows", "seconds"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for report in self.reports:
+            table.add_row(
+                report.name,
+                report.op,
+                "x".join(map(str, report.input_shape[1:])),
+                str(report.outputs),
+                str(report.cycles),
+                str(report.overflow_events),
+                f"{report.seconds:.2f}",
+                Text("equal", "green") if report.passed else Text("DIFFERS", "bold red"),
+            )
+        return Group(table, self.verdict())
+
+    def verdict(self) -> Text:
+        """Say what was equal, or the first difference and where its waveform lies."""
+        for report in self.reports:
+            if report.difference is not None:
+                return Text(f"{report.name} (seed {report.seed}): {report.difference}", "bold red")
+        cycles = sum(report.cycles for report in self.reports)
+        outputs = sum(report.outputs for report in self.reports)
+        return Text(
+            f"{len(self.reports)} layers on {self.hardware}: Verilog, golden and cycle model agree"
+            f" in {outputs} outputs, all overflow counters, and {cycles} cycles and their causes",
+            "green",
+        )
+
+
+def verify_random_layers(
+    count: int, hardware: Hardware, seed: int, work_folder: str | None, progress: Progress
+) -> Summary:
+    """Verify `count` random layers; stops at the first that differs."""
+    done: list[VerifyReport] = []
+
+    def report(each: VerifyReport) -> None:
+        done.append(each)
+        progress(len(done), count, f"{each.op} {each.input_shape}")
+
+    with _folder(work_folder) as (folder, keep):
+        reports = verify_random(count, hardware, seed, report, workdir=folder)
+        summary = Summary(hardware.name, tuple(reports))
+        keep(not summary.passed)
+    return summary
+
+
+def verify_model(
+    model: str | None,
+    hardware: Hardware,
+    layer_names: tuple[str, ...],
+    inputs: tuple[str, ...],
+    weights: str,
+    work_folder: str | None,
+    progress: Progress,
+) -> Summary:
+    """Verify the layers of a network that multiply, on one sample; stops at the first difference.
+
+    Every layer gets the input that the golden model computes for it.
+
+    Raises
+    ------
+    InputError
+        A layer that is not there, or an input that does not fit.
+    """
+    network = project_weights(load_model(model), weights)
+    layers = _choose(network, layer_names)
+    samples = load_samples(network, inputs) if inputs else default_samples(network, model)
+    one = Samples(tuple(array[:1] for array in samples.arrays), samples.description)
+    tensors = run_golden(network, one.arrays, keep_tensors=True).tensors
+    reports: list[VerifyReport] = []
+    with _folder(work_folder) as (folder, keep):
+        for number, layer in enumerate(layers):
+            progress(number, len(layers), layer.name)
+            x = tensors[layer.inputs[0]]
+            reports.append(verify_layer(layer, hardware, x, workdir=folder))
+            if not reports[-1].passed:
+                keep(True)
+                break
+    return Summary(hardware.name, tuple(reports))
+
+
+def _choose(network: Network, names: tuple[str, ...]) -> list[WeightedLayer]:
+    """Layers that multiply: all, or those that the user names by name or index."""
+    if not names:
+        return [layer for layer in network.layers if isinstance(layer, WeightedLayer)]
+    return [_find(network, name) for name in names]
+
+
+def _find(network: Network, name: str) -> WeightedLayer:
+    by_name: dict[str, Layer] = {layer.name: layer for layer in network.layers}
+    by_name.update({str(index): layer for index, layer in enumerate(network.layers)})
+    if name not in by_name:
+        close = difflib.get_close_matches(name, by_name, n=1)
+        hint = (
+            f"did you mean {close[0]}?"
+            if close
+            else f"it has layers 0 to {len(network.layers) - 1}"
+        )
+        raise InputError(f"--layer {name}: {network.name} has no such layer; {hint}")
+    layer = by_name[name]
+    if not isinstance(layer, WeightedLayer):
+        raise InputError(
+            f"--layer {name} is a {layer.op}, which the Verilog engine does not run yet; "
+            "name a conv, depthwise or dense layer"
+        )
+    return layer
+
+
+@contextmanager
+def _folder(work_folder: str | None) -> Iterator[tuple[Path, Callable[[bool], None]]]:
+    """Give the user's folder, or one of our own that goes unless told to keep it."""
+    if work_folder is not None:
+        path = Path(work_folder)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"--work {work_folder} cannot be made: {error.strerror or error}"
+            ) from None
+        yield path, lambda wanted: None
+        return
+    path = Path(tempfile.mkdtemp(prefix="napier-verify-"))
+    kept = [False]
+    try:
+        yield path, lambda wanted: kept.append(wanted)
+    finally:
+        if not kept[-1]:
+            shutil.rmtree(path, ignore_errors=True)
