@@ -382,16 +382,17 @@ def hardware_from_dict(settings: Mapping[str, Any]) -> Hardware:
 
 def to_toml(hardware: Hardware) -> str:
     """Write all settings, defaults included; `load_hardware` reads them back as they were."""
-    lines = [f"{key} = {_toml(value)}" for key, value in _plain(hardware)]
-    for section, table in hardware:
-        if isinstance(table, _Table):
-            lines += ["", f"[{section}]"]
-            lines += [f"{key} = {_toml(value)}" for key, value in _plain(table)]
+    lines = [f"{key} = {_toml(value)}" for key, value in _settings(hardware)]
+    for section, table in _settings(hardware, tables=True):
+        lines += ["", f"[{section}]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in _settings(table)]
     return "\n".join(lines) + "\n"
 
 
-def _plain(table: _Table) -> Iterator[tuple[str, Any]]:
-    return ((key, value) for key, value in table if not isinstance(value, _Table))
+def _settings(table: _Table, tables: bool = False) -> Iterator[tuple[str, Any]]:
+    """List the settings of a table: those that are tables themselves, or the others."""
+    values = ((key, getattr(table, key)) for key in type(table).model_fields)
+    return ((key, value) for key, value in values if isinstance(value, _Table) == tables)
 
 
 def _toml(value: object) -> str:

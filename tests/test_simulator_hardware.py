@@ -195,6 +195,7 @@ def test_files_that_cannot_be_read_are_refused_in_one_sentence(tmp_path):
 def test_presets_load_and_survive_writing(name, tmp_path):
     hardware = load_hardware(name)
     assert hardware.name == name
+    assert hardware.widths.x == 9  # computed once and kept, but no setting
     (tmp_path / "copy.toml").write_text(to_toml(hardware))
     assert load_hardware(tmp_path / "copy.toml") == hardware
 
