@@ -3,9 +3,9 @@
     python -m scripts.train_digits [FOLDER]
 
 writes `digits.npz` (the INT8 network, see `golden.files`) and `digits_test.npz` (the held-out
-images as int8 codes, and their labels) into FOLDER, by default napier/models. NumPy does everything;
-scikit-learn only brings the data (UCI Optical Recognition of Handwritten Digits, test part: 1797
-images of 8 x 8 pixels of 0 to 16, by E. Alpaydin and C. Kaynak).
+images as int8 codes, and their labels) into FOLDER, by default napier/models. NumPy does
+everything; scikit-learn only brings the data (UCI Optical Recognition of Handwritten Digits, test
+part: 1797 images of 8 x 8 pixels of 0 to 16, by E. Alpaydin and C. Kaynak).
 
 The last bits of a matrix product depend on the processor. So that they do not grow into other
 weights, all arithmetic is float64 and every gradient is rounded to a multiple of 2**-32 before use.
