@@ -102,7 +102,7 @@ def test_accumulator_step_is_rules_p2_to_p5_from_every_state(kind, format_, satu
 @pytest.mark.parametrize(
     ("module", "reference", "right", "wrong"),
     [
-        ("pe_shift_add", "shift_add_reference", "-shifted : shifted", "~shifted : shifted"),
+        ("pe_shift_add", "shift_add_reference", " + ADDEND_W'(negate)", ""),
         ("pe_shift_add", "shift_add_reference", "x_wide <<< shift", "x_wide <<< shift[2:0]"),
         ("pe_ternary", "ternary_reference", "-x_wide : x_wide", "x_wide : x_wide"),
     ],

@@ -42,7 +42,10 @@ module pe_shift_add #(
       wire negative = code[t*TERM_W+SHIFT_W];
       wire [SHIFT_W-1:0] shift = code[t*TERM_W+:SHIFT_W];
       wire signed [ADDEND_W-1:0] shifted = x_wide <<< shift;
-      assign terms[t*ADDEND_W+:ADDEND_W] = !enable ? '0 : negative ? -shifted : shifted;
+      // -v = ~v + 1: the 1 goes into a carry of the adders that follow.
+      wire negate = enable && negative;
+      wire [ADDEND_W-1:0] gated = {ADDEND_W{enable}} & shifted;
+      assign terms[t*ADDEND_W+:ADDEND_W] = (gated ^ {ADDEND_W{negate}}) + ADDEND_W'(negate);
     end
   endgenerate
 
