@@ -127,8 +127,8 @@ def weighted(
     )
     inputs = [x, w]
     if rng.random() < 0.8:
-        # An int16 dense or depthwise layer of the reference kernels reads an int64 bias only.
-        wide = dtype == "int16" and (name != "CONV_2D" or rng.random() < 0.5)
+        # An int16 depthwise layer of the reference kernels reads an int64 bias only.
+        wide = dtype == "int16" and (name == "DEPTHWISE_CONV_2D" or rng.random() < 0.5)
         values = np.rint(rng.normal(0, spread, channels))
         bias_scales = np.float32(x_scale) * weight_scales.astype(np.float32)
         inputs.append(

@@ -461,7 +461,7 @@ def _convolution(node: _Node, *, depthwise: bool) -> Layer:
                 f"must have weights of 1 x height x width x {in_channels} input channels * "
                 f"multiplier {node.options['DepthMultiplier']}, not {weights.shape}"
             )
-        weights = np.ascontiguousarray(np.moveaxis(weights, 3, 0).transpose(0, 2, 3, 1))
+        weights = np.ascontiguousarray(weights.transpose(3, 1, 2, 0))
         common = _weighted(node, DepthwiseConv2D, stored, weights)
         return DepthwiseConv2D(**common, **geometry, groups=in_channels)
     if in_channels % weights.shape[3]:
@@ -544,7 +544,11 @@ def _bias(node: _Node, channels: int) -> tuple[NDArray[np.int64] | None, Roundin
     int16 = node.input().dtype == "int16"
     if not node.has(2):
         return None, "multiplier16" if int16 else "double"
-    stored = node.constant(2, "a bias", ("int32", "int64") if int16 else ("int32",))
+    types: tuple[str, ...] = ("int32",)
+    if int16:  # TensorFlow Lite has no int16 depthwise layer with an int32 bias
+        depthwise = node.operator.name == "DEPTHWISE_CONV_2D"
+        types = ("int64",) if depthwise else ("int32", "int64")
+    stored = node.constant(2, "a bias", types)
     if stored.shape != (channels,):
         raise node.fail(f"must have a bias of shape ({channels},), not {stored.shape}")
     if np.any(stored.zero_points):
