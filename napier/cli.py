@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a verification that failed, 2 bad input (one sentence on s
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ Progress = Callable[[int, int, str], None]
 
 DEFAULT_HARDWARE = "mac16x16"
 VERIFY_HARDWARE = "mac4x4"
+FIGURE_FORMATS = ("png", "svg", "pdf")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -70,6 +72,9 @@ def run(
 
     for path in (json_path, csv_path, plot_path):
         check_writable(path)
+    figure_format = None if plot_path is None else check_figure_format(plot_path)
+    if stepped and no_values:
+        raise InputError("--stepped moves real data through the array; leave --no-values out")
     network = load_model(model)
     machine = load_hardware(hardware)
     samples = None
@@ -99,7 +104,7 @@ def run(
     if csv_path:
         write_text(csv_path, run_csv(document))
     if plot_path:
-        save_figure(document, plot_path)
+        save_figure(document, plot_path, figure_format)
 
 
 @cli.command()
@@ -202,17 +207,24 @@ def hardware_show(name: str) -> None:
     click.echo(to_toml(load_hardware(name)), nl=False)
 
 
-def save_figure(document: dict[str, Any], path: str) -> None:
-    """Draw the run's figure into `path`; the ending names the format."""
+def check_figure_format(path: str) -> str:
+    """Name the figure format that the ending of `path` asks for."""
+    ending = Path(path).suffix.removeprefix(".").lower()
+    if ending not in FIGURE_FORMATS:
+        raise InputError(
+            f"--plot {path}: '{ending}' is not a figure format; use .png, .svg or .pdf"
+        )
+    return ending
+
+
+def save_figure(document: dict[str, Any], path: str, figure_format: str | None) -> None:
+    """Draw the run's figure into `path`."""
     from napier.output import replacing
     from napier.plots import run_figure
 
     figure = run_figure(document)
-    kind = Path(path).suffix.removeprefix(".").lower() or "png"
-    if kind not in figure.canvas.get_supported_filetypes():
-        raise InputError(f"--plot {path}: '{kind}' is not a figure format; use .png, .svg or .pdf")
     with replacing(path) as file:
-        figure.savefig(file, format=kind, dpi=150)
+        figure.savefig(file, format=figure_format, dpi=150)
 
 
 def console() -> Console:
@@ -248,21 +260,28 @@ def main() -> None:
     """Entry point: turns every expected failure into one sentence and an exit code."""
     try:
         code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except NapierError as error:
         fail(str(error))
-    except click.exceptions.Abort:
-        fail("interrupted; files that were being written are as they were before")
     except click.ClickException as error:
         fail(error.format_message())
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         fail("interrupted; files that were being written are as they were before")
     except BrokenPipeError:
-        sys.stderr.close()
+        _drop_standard_output()
         raise SystemExit(0) from None
+    except OSError as error:
+        _drop_standard_output()
+        fail(f"the output cannot be written: {error.strerror or error}")
     except MemoryError:
         fail("this needs more memory than the machine has; give fewer samples or a smaller model")
     else:
         raise SystemExit(code)
+
+
+def _drop_standard_output() -> None:
+    """Keep the interpreter from flushing what nobody can take, which would be a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(sentence: str) -> None:
