@@ -101,6 +101,7 @@ def random_hardware(rng, pe):
     kind, terms, _ = PES[pe]
     feed, rows = int(rng.choice([1, 2, 4, 8])), int(rng.choice([1, 2, 4, 8]))
     spill = int(rng.integers(1, 20)) if rng.random() < 0.4 else 0
+    acc_bits = int(rng.integers(8, 18 if spill else 25)) - (5 if pe == "ternary" else 0)
     return hardware_from_dict(
         {
             "name": "random",
@@ -110,7 +111,7 @@ def random_hardware(rng, pe):
                 "cols": int(rng.integers(1, 9)),
                 "feed": feed,
                 "lookahead": feed * int(rng.integers(1, 6)),
-                "acc_bits": int(rng.integers(8, 18 if spill else 25)),
+                "acc_bits": acc_bits,
                 "acc_overflow": str(rng.choice(["wrap", "saturate"])),
                 "spill_interval": spill,
                 "wide_acc_bits": int(rng.integers(18, 33)),

@@ -1,0 +1,266 @@
+"""Plans: every output once, nothing beyond a buffer, bytes as the program's images have them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil
+
+import numpy as np
+import pytest
+from random_layers import PES, random_hardware, random_layer
+
+from golden.errors import HardwareError
+from golden.network import Conv2D, Padding, Requantization
+from simulator import kernels
+from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.plan import geometry, plan_layer
+from simulator.program import compile_layer
+
+ONE = Requantization(np.array([1 << 30], np.int32), np.array([1], np.int32))
+
+
+def conv(weights, **changes):
+    layer = Conv2D(
+        name="conv",
+        inputs=(0,),
+        outputs=(1,),
+        weights=np.asarray(weights, dtype=np.int8),
+        weight_bits=8,
+        weight_zero_point=0,
+        bias=None,
+        input_zero_point=0,
+        output_zero_point=0,
+        requantization=ONE,
+        activation_min=-128,
+        activation_max=127,
+    )
+    return replace(layer, **changes)
+
+
+def hardware_with(preset="mac4x4", **tables):
+    settings = load_hardware(preset).model_dump()
+    for table, changes in tables.items():
+        settings[table].update(changes)
+    return hardware_from_dict(settings)
+
+
+def plans(count, seed):
+    """Random layers with the hardware and plan, where the buffers allow one."""
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        pe = list(PES)[i % 4]
+        layer, x = random_layer(rng, pe)
+        hardware = random_hardware(rng, pe)
+        shape = (1, *x.shape[1:])
+        try:
+            yield layer, shape, hardware, plan_layer(layer, shape, hardware)
+        except HardwareError as error:
+            assert "raise it to at least" in str(error)  # noqa: PT017
+
+
+def test_every_output_is_drained_once_after_all_its_words():
+    for layer, shape, hardware, plan in plans(120, 1):
+        tiles = geometry(layer, shape).pixel_tiles(hardware.array.rows)
+        drained = np.zeros((tiles, len(plan.tiles)), dtype=int)
+        reached = np.zeros((tiles, len(plan.tiles)), dtype=int)  # words worked on so far
+        for each in plan.passes:
+            block = (slice(*each.pixel_tiles), slice(*each.channel_tiles))
+            if each.words is not None:
+                assert drained[block].shape == (1, 1)
+                assert each.words[0] == reached[block].item()
+                reached[block] = each.words[1]
+                words = plan.tiles[each.channel_tiles[0]].words.size
+                assert each.drain == (each.words[1] == words)
+            drained[block] += each.drain
+        assert (drained == 1).all()
+
+
+def test_stores_add_up_to_the_output():
+    for layer, shape, hardware, plan in plans(60, 2):
+        outputs = plan.geometry.pixels * plan.geometry.out_channels
+        assert sum(each.store_bytes for each in plan.passes) == outputs
+        assert hardware.array.activation_bits == 8
+        assert layer.weights.shape[0] == plan.geometry.out_channels
+        assert shape[0] == 1
+
+
+def test_passes_fit_the_buffers_and_load_what_the_program_holds():
+    """Entries and words are counted anew from the program's streams (rules T1, T2)."""
+    chunks = loads = 0
+    for layer, shape, hardware, plan in plans(120, 3):
+        program = compile_layer(layer, shape, hardware)
+        share = 2 if hardware.buffers.double_buffer else 1
+        for each in plan.passes[:40]:
+            part = program.part(
+                range(*each.pixel_tiles),
+                range(*each.channel_tiles),
+                None if each.words is None else range(*each.words),
+            )
+            chunks += each.words is not None
+            channels = [
+                tile.channels * each.drain for tile in plan.tiles[slice(*each.channel_tiles)]
+            ]
+
+            def bits(entries, words, channels, hardware=hardware):
+                return (
+                    int(entries) * hardware.entry_bits
+                    + int(words) * hardware.feed_word_bits
+                    + channels * hardware.parameter_bits
+                )
+
+            held = bits(
+                hardware.array.cols * part.entries.sum(axis=1).max(),
+                part.words.sum(),
+                sum(channels),
+            )
+            assert held <= 8 * (hardware.buffers.weight_bytes // share)
+            if each.load_weight_bytes:
+                loads += 1
+                assert each.load_weight_bytes == sum(
+                    ceil(bits(*tile) / 8)
+                    for tile in zip(part.entries.sum(axis=0), part.words, channels, strict=True)
+                )
+            assert each.load_activation_bytes <= hardware.buffers.activation_bytes // share
+            assert each.store_bytes <= hardware.buffers.output_bytes // share
+    assert chunks > 20
+    assert loads > 100
+
+
+def test_a_layer_that_fits_is_one_pass():
+    layer = conv(np.ones((4, 1, 1, 2)))
+    (only,) = plan_layer(layer, (1, 3, 4, 2), hardware_with()).passes
+    assert only.pixel_tiles == (0, 3)
+    assert only.channel_tiles == (0, 1)
+    assert only.words is None
+    assert only.drain
+    # 4 columns of 2 entries of 1 + 4 + 1 + 9 bits, one feed word, 4 parameters of 32 + 32 + 8 bits
+    machine = hardware_with()
+    assert machine.entry_bits == 15
+    assert machine.parameter_bits == 72
+    assert only.load_weight_bytes == ceil((8 * 15 + machine.feed_word_bits + 4 * 72) / 8)
+    assert only.load_activation_bytes == 3 * 4 * 2
+    assert only.store_bytes == 3 * 4 * 4
+
+
+def test_strips_load_the_rows_they_touch():
+    """3 x 3 on 12 x 4 x 2: a row has 8 bytes, so that half of 64 bytes holds 4 input rows."""
+    layer = conv(np.ones((4, 3, 3, 2)), padding=Padding(1, 1, 1, 1))
+    machine = hardware_with(buffers={"activation_bytes": 64, "weight_bytes": 65536})
+    passes = plan_layer(layer, (1, 12, 4, 2), machine).passes
+    # A pixel tile of 4 is one output row. 4 input rows serve 2 output rows, and 3 at the top and
+    # bottom, where a row of padding is no input.
+    assert [each.pixel_tiles for each in passes] == [
+        (0, 3),
+        (3, 5),
+        (5, 7),
+        (7, 9),
+        (9, 12),
+    ]
+    assert [each.load_activation_bytes for each in passes] == [32] * 5
+    assert [each.load_weight_bytes > 0 for each in passes] == [True] + [False] * 4
+
+
+def test_the_cheaper_loop_is_inside():
+    """Two strips and two groups: strips outer loads inputs once, groups outer weights once."""
+    machine = hardware_with(
+        array={"rows": 4, "cols": 4, "feed": 4, "lookahead": 4},
+        buffers={
+            "activation_bytes": 4096,
+            "weight_bytes": 1024,
+            "output_bytes": 128,
+            "double_buffer": False,
+        },
+    )
+    layer = conv(np.ones((8, 1, 1, 60)))
+    plan = plan_layer(layer, (1, 1, 16, 60), machine)
+    assert [(p.pixel_tiles, p.channel_tiles) for p in plan.passes[:2]] == [
+        ((0, 4), (0, 1)),
+        ((0, 4), (1, 2)),
+    ]
+    wide = plan_layer(layer, (1, 32, 4, 60), machine)
+    inputs = sum(p.load_activation_bytes for p in wide.passes)
+    weights = sum(p.load_weight_bytes for p in wide.passes)
+    once = {p.pixel_tiles: p.load_activation_bytes for p in wide.passes if p.load_activation_bytes}
+    tiles = {p.channel_tiles: p.load_weight_bytes for p in wide.passes if p.load_weight_bytes}
+    strips_outer = sum(once.values()) + len(once) * sum(tiles.values())
+    groups_outer = len(tiles) * sum(once.values()) + sum(tiles.values())
+    assert len(once) > 1
+    assert inputs + weights <= min(strips_outer, groups_outer)
+
+
+@pytest.mark.parametrize(
+    ("buffers", "sentence"),
+    [
+        (
+            {"activation_bytes": 64},
+            r"layer 'conv' needs 256 bytes for the input rows of one pixel tile, but"
+            r" buffers.activation_bytes=64, half of it for each pass, is too small; raise it to at"
+            r" least 512 or lower array.rows",
+        ),
+        (
+            {"activation_bytes": 64, "double_buffer": False},
+            r"buffers.activation_bytes=64 is too small; raise it to at least 256 ",
+        ),
+        ({"weight_bytes": 64}, r"needs \d+ bytes for one window word .* buffers.weight_bytes=64"),
+    ],
+)
+def test_small_buffers_are_named_with_what_would_do(buffers, sentence):
+    layer = conv(np.ones((4, 1, 1, 64)))
+    machine = hardware_with(array={"feed": 16, "lookahead": 16}, buffers=buffers)
+    with pytest.raises(HardwareError, match=sentence):
+        plan_layer(layer, (1, 4, 4, 64), machine)
+
+
+def test_a_raised_buffer_is_enough():
+    layer = conv(np.ones((4, 1, 1, 64)))
+    machine = hardware_with(buffers={"activation_bytes": 512, "weight_bytes": 64})
+    for _ in range(10):
+        try:
+            plan_layer(layer, (1, 4, 4, 64), machine)
+            break
+        except HardwareError as error:
+            key = str(error).split("buffers.")[1].split("=")[0]
+            enough = int(str(error).split("at least ")[1].split()[0])
+            machine = machine.model_copy(
+                update={"buffers": machine.buffers.model_copy(update={key: enough})}
+            )
+    else:
+        pytest.fail("the advice of the error never sufficed")
+
+
+# -- counting -------------------------------------------------------------------------------------
+
+
+def test_depthwise_columns_pick_their_own_channel_only():
+    weights = np.arange(1, 5).reshape(4, 1, 1, 1)
+    layer = conv(weights, groups=4)
+    machine = hardware_with(array={"feed": 2, "lookahead": 4})
+    (tile,) = plan_layer(layer, (1, 2, 2, 4), machine).tiles
+    assert tile.words.tolist() == [0, 1]
+    assert tile.counts.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
+
+
+def test_serial_entries_are_signed_digits():
+    """Non-adjacent forms: 7 = 8 - 1, 85 = 64 + 16 + 4 + 1, -96 = -128 + 32, 0 none."""
+    layer = conv(np.array([7, 85, -96, 0]).reshape(4, 1, 1, 1))
+    (tile,) = plan_layer(layer, (1, 1, 1, 1), hardware_with("nhot2_4x4")).tiles
+    assert tile.counts[:, 0].tolist() == [2, 4, 2, 0]
+
+
+def test_words_that_no_column_needs_are_not_listed():
+    weights = np.zeros((4, 1, 1, 8))
+    weights[2, 0, 0, 5] = 1
+    (tile,) = plan_layer(conv(weights), (1, 1, 1, 8), hardware_with()).tiles
+    assert tile.words.tolist() == [2]
+    empty = plan_layer(conv(np.zeros((4, 1, 1, 8))), (1, 1, 1, 8), hardware_with())
+    assert empty.tiles[0].words.tolist() == [0]
+
+
+def test_fillers_by_hand():
+    """A lone weight at word 1 of 40: fillers at 0, 16, 31 and at the end."""
+    counts = np.zeros((1, 40), dtype=np.int32)
+    counts[0, 1] = 2
+    filled = kernels.with_fillers(counts)
+    assert np.flatnonzero(filled).tolist() == [0, 1, 16, 31, 39]
+    assert filled.sum() == 6
+    assert kernels.column_entries(counts).tolist() == [6]
