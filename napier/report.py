@@ -126,9 +126,10 @@ def headline(document: Document) -> str:
     """Say what ran on what."""
     model, hardware, totals = document["model"], document["hardware"], document["totals"]
     lines = [
-        f"{model['name']} on {hardware['name']}: {totals['cycles']} cycles, "
-        f"{human_seconds(totals['seconds'])}, {human_energy(totals['energy_pj'])} an inference",
-        f"energy table {document['energy_table']['name']}",
+        f"{model['name']} on {hardware['name']}",
+        f"{totals['cycles']} cycles, {human_seconds(totals['seconds'])} and "
+        f"{human_energy(totals['energy_pj'])} an inference "
+        f"(energy table {document['energy_table']['name']})",
     ]
     if model.get("weights", "as-is") != "as-is":
         lines.append(f"weights projected to {model['weights']}: another network than the file's")
