@@ -188,6 +188,23 @@ def test_idle_rows_write_and_count_nothing():
     assert image.ravel().tolist() == [-106, -106, -106]
 
 
+def test_idle_and_padded_rows_are_fed_zeros():
+    # A kernel of 3 taps on a row of 4 pixels, padding 1 on the left: OW = 3, pitch 4, so row 3 of
+    # the tile is idle. Tap 0 reads the pixels -1 (padding), 0, 1, and for the idle row pixel 2.
+    layer = conv(np.ones((1, 1, 3, 1), int), padding=Padding(left=1), input_zero_point=1)
+    machine = hardware(rows=4)
+    program = compile_layer(layer, (1, 1, 4, 1), machine)
+    engine = Engine(machine, program.geometry, [11, 21, 31, 41], 1)
+    engine.start(program)
+    fed = []
+    while engine.busy:
+        engine.step()
+        if engine.registers.inputs.feed_valid.item():
+            fed.append(engine.registers.inputs.feed_data.ravel().tolist())
+    assert fed == [[0, 10, 20, 0], [10, 20, 30, 0], [20, 30, 40, 0]]
+    assert engine.output_image().ravel().tolist() == [30, 60, 90]
+
+
 def test_feeding_four_channels_a_word_takes_a_cycle_for_each_entry():
     # F = 4: one word, 4 entries, cycles 4 to 7.
     found, image = run(dense([1, 2, 3, 4]), hardware(feed=4), [1, 1, 1, 1])
@@ -571,7 +588,7 @@ def cases(draw):
     machine = random_hardware(draw)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     wide = machine.array.activation_bits == 16
-    low, high = (-32768, 32767) if wide else (-128, 127)
+    low, high = (-32768, 32767) if wide else draw(st.sampled_from([(-128, 127), (0, 255)]))
     kind = draw(st.sampled_from(["dense", "conv", "conv", "grouped", "depthwise"]))
     groups = 1 if kind in ("dense", "conv") else draw(st.integers(2, 6))
     per_group = 1 if kind == "depthwise" else draw(st.integers(1, 6))
@@ -589,8 +606,8 @@ def cases(draw):
     fields = {
         "weight_zero_point": weight_zero_point,
         "bias": rng.integers(-3000, 3000, out_channels) if draw(st.booleans()) else None,
-        "input_zero_point": 0 if wide else draw(st.integers(-128, 127)),
-        "output_zero_point": 0 if wide else draw(st.integers(-128, 127)),
+        "input_zero_point": 0 if wide else draw(st.integers(low, high)),
+        "output_zero_point": 0 if wide else draw(st.integers(low, high)),
         "requantization": Requantization(
             rng.integers(2**30, 2**31, channels).astype(np.int32),
             rng.integers(-14, 1, channels).astype(np.int32),
@@ -635,11 +652,8 @@ def test_a_stepped_layer_equals_golden(case):
         np.testing.assert_array_equal(
             getattr(found.accumulators, name).ravel(), getattr(expected, name).ravel(), name
         )
-    codes = post_process(
-        layer,
-        expected.value,
-        Tensor("out", found.outputs.shape, "int16" if array.activation_bits == 16 else "int8"),
-    )
+    dtype = {-32768: "int16", -128: "int8", 0: "uint8"}[layer.activation_min]
+    codes = post_process(layer, expected.value, Tensor("out", found.outputs.shape, dtype))
     np.testing.assert_array_equal(found.outputs.ravel(), codes.ravel())
     limit = 2**array.events_bits - 1
     assert found.overflow_events == np.minimum(expected.events, limit).sum()
