@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from golden.errors import HardwareError
 from simulator.hardware import Hardware
 from simulator.program import ROUNDINGS, LayerProgram
@@ -222,12 +220,3 @@ def _check(program: LayerProgram, values: dict[str, int]) -> None:
             f'layer "{program.name}" has a bias of magnitude {largest}, but the post-processor has'
             f" {bits} bits; use hardware with array.activation_bits = 16"
         )
-
-
-def memory_words(program: LayerProgram) -> dict[str, int]:
-    """Words that a layer's activations and outputs take in each bank."""
-    geometry = program.geometry
-    return {
-        "activation": prod(geometry.stride) * geometry.plane_lines * geometry.in_words,
-        "output": geometry.pixel_tiles * geometry.out_words,
-    }

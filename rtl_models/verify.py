@@ -8,7 +8,6 @@ is named.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -39,6 +38,9 @@ from simulator.stepped import ENGINE_CAUSES, Engine
 from simulator.timing import time_plan
 
 Array = NDArray[Any]
+
+SPARE_CYCLES = 1000
+"""A run this much longer than expected is cut off."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,11 @@ def verify_layer(
     hardware: Hardware,
     x: Array,
     *,
+    workdir: Path,
     seed: int = 0,
-    workdir: Path | None = None,
     sources: Sequence[Path] | None = None,
     overrides: Mapping[str, int] | None = None,
+    lockstep: bool = False,
 ) -> VerifyReport:
     """Run one layer through the Verilog and compare every bit and every cycle.
 
@@ -159,14 +162,16 @@ def verify_layer(
     hardware : Hardware
     x : integer array
         Input codes, batch first; an unsigned type for unsigned codes.
+    workdir : Path
+        Memory files, builds, trace and waves.
     seed : int
         Where layer and input come from, for the report.
-    workdir : Path, optional
-        Memory files, builds, trace and waves; a temporary folder that is removed if all is equal.
     sources : sequence of Path, optional
         Verilog files of the engine instead of the package's.
     overrides : mapping, optional
         Verilog parameters to change.
+    lockstep : bool
+        Compare every register with the stepped model in every cycle, also where all results agree.
 
     Raises
     ------
@@ -175,8 +180,6 @@ def verify_layer(
     ToolError
         Icarus is missing or cannot compile the sources.
     """
-    if workdir is None:
-        workdir = Path(tempfile.mkdtemp(prefix="napier-verify-"))
     job = _prepare(layer, hardware, x)
     options: dict[str, Any] = {
         "input_signed": job.input_signed,
@@ -188,22 +191,19 @@ def verify_layer(
     difference: Difference | None = None
     for sample, image in enumerate(x):
         expected = _expected(job, image)
-        limit_cycles = expected.counters["cycles"] + 1000
-        folder = workdir / f"{_file_name(layer.name)}_{sample}"
-        result = run_engine(job.runs, image, folder=folder, limit_cycles=limit_cycles, **options)
-        results.append(result)
-        wrong = _compare(job, expected, result)
-        if wrong is not None:
-            again = run_engine(
-                job.runs,
-                image,
-                folder=folder,
-                limit_cycles=limit_cycles,
-                trace=True,
-                waves=True,
-                **options,
+        options["limit_cycles"] = expected.counters["cycles"] + SPARE_CYCLES
+        options["folder"] = workdir / f"{_file_name(layer.name)}_{sample}"
+        results.append(run_engine(job.runs, image, trace=lockstep, **options))
+        difference = _compare(job, expected, results[-1])
+        if difference is None and lockstep:
+            difference = _part(job, image, results[-1])
+        if difference is not None:
+            traced = run_engine(job.runs, image, trace=True, waves=True, **options)
+            difference = replace(
+                _part(job, image, traced) or difference,
+                sample=sample,
+                waves=traced.folder / "waves.fst",
             )
-            difference = _locate(job, image, again, replace(wrong, sample=sample))
             break
     totals = [result.total for result in results]
     summed = {name: sum(total[name] for total in totals) for name in totals[0]}
@@ -340,22 +340,13 @@ def _output_memory(job: _Job, expected: _Expected) -> tuple[NDArray[np.int64], N
     return codes.reshape(banks), written.reshape(banks)
 
 
-def _locate(job: _Job, image: Array, result: EngineRuns, wrong: Difference) -> Difference:
+def _part(job: _Job, image: Array, result: EngineRuns) -> Difference | None:
     """Find the first cycle in which the Verilog leaves the stepped model."""
-    waves = result.folder / "waves.fst"
     engine = Engine(job.hardware, job.geometry, image, job.layer.input_zero_point)
     first = first_difference(engine, job.runs, result)
     if first is None:
-        return replace(wrong, waves=waves)
-    return Difference(
-        sample=wrong.sample,
-        run=first.run,
-        cycle=first.cycle,
-        signal=first.signal,
-        expected=first.expected,
-        found=first.found,
-        waves=waves,
-    )
+        return None
+    return Difference(0, first.run, first.cycle, first.signal, first.expected, first.found, None)
 
 
 # -- random layers --------------------------------------------------------------------------------
@@ -367,7 +358,7 @@ def verify_random(
     seed: int,
     progress: Callable[[VerifyReport], None] | None = None,
     *,
-    workdir: Path | None = None,
+    workdir: Path,
 ) -> list[VerifyReport]:
     """Verify random small layers, stopping at the first that differs.
 
@@ -379,14 +370,13 @@ def verify_random(
         The i-th layer is `random_layer` of seed + i.
     progress : function of a report, optional
         Called after every layer.
-    workdir : Path, optional
+    workdir : Path
         As in `verify_layer`.
     """
-    folder = workdir or Path(tempfile.mkdtemp(prefix="napier-verify-"))
     reports = []
     for number in range(seed, seed + count):
         layer, x = random_layer(np.random.default_rng(number), hardware)
-        reports.append(verify_layer(layer, hardware, x, seed=number, workdir=folder))
+        reports.append(verify_layer(layer, hardware, x, seed=number, workdir=workdir))
         if progress is not None:
             progress(reports[-1])
         if not reports[-1].passed:

@@ -84,6 +84,7 @@ module drain #(
 );
   localparam integer GROUPS = ROWS / LANES;
   localparam integer GROUP_W = GROUPS > 1 ? $clog2(GROUPS) : 1;
+  localparam integer CHANNEL_W = PARAM_ADDR_W > OUT_ADDR_W ? PARAM_ADDR_W : OUT_ADDR_W;
   localparam integer LANE_LOG = $clog2(FEED);
   localparam integer LANE_W = FEED > 1 ? LANE_LOG : 1;
   localparam [GROUP_W-1:0] LAST_GROUP = GROUP_W'(GROUPS - 1);
@@ -232,7 +233,8 @@ module drain #(
   logic [PLACE_W-1:0] place_q, place_q2, place_q3, place_q4;
   wire run_end = tile_end && pixel_last && channel_last;
   wire [LANE_W-1:0] lane = LANE_W'(channel_q & LANE_MASK);
-  wire [OUT_ADDR_W-1:0] word_addr = tile_base_q + OUT_ADDR_W'(channel_q >> LANE_LOG);
+  wire [CHANNEL_W-1:0] channel = CHANNEL_W'(channel_q);
+  wire [OUT_ADDR_W-1:0] word_addr = tile_base_q + OUT_ADDR_W'(channel >> LANE_LOG);
 
   always_ff @(posedge clk) begin
     if (rst || flush) accs_valid_q <= 1'b0;
