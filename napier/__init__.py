@@ -22,6 +22,7 @@ _HOMES = {
     "run_table": "napier.report",
     "run_csv": "napier.report",
     "run_figure": "napier.plots",
+    "hardware_from_dict": "simulator.hardware",
     "load_hardware": "simulator.hardware",
     "list_presets": "simulator.hardware",
     "simulate": "simulator.machine",
@@ -29,6 +30,7 @@ _HOMES = {
 
 __all__ = [  # resolved on first use, so that `napier --help` imports neither Numba nor Matplotlib
     "default_samples",
+    "hardware_from_dict",
     "list_presets",
     "load_hardware",
     "load_model",
