@@ -418,6 +418,17 @@ def test_a_run_without_drain_ends_with_its_fire_and_keeps_the_sums():
     assert engine.output_image().item() == 2 * 3 + 7 * 5
 
 
+def test_a_fire_that_drains_nothing_leaves_no_wait_behind():
+    # N = 2, but D1 counts the results of a tile that is read, and here none is.
+    machine = hardware(cols=2)
+    program = compile_layer(dense([[3, 5], [1, 1]]), (1, 2), machine)
+    engine = Engine(machine, program.geometry, [2, 7], 0)
+    engine.run(program.part(words=range(1), drain=False))
+    assert engine.registers.drain.counter.item() == 0
+    assert engine.run(program.part(words=range(1, 2))).cycles == 4 + 2 + 7
+    assert engine.output_image().tolist() == [[[41, 9]]]
+
+
 def test_a_layer_larger_than_its_buffers_is_cut_and_stays_the_same():
     rng = np.random.default_rng(3)
     layer = conv(rng.integers(-127, 128, (9, 3, 3, 8)), padding=Padding(1, 1, 1, 1))
@@ -529,6 +540,22 @@ def test_the_second_rounding_of_double_goes_away_from_zero():
     # A quarter of -6: -3 after the multiply, then -1.5 -> -2; a single rounding gives -1.
     assert kernels.requantize(-6, 2**30, -1, ROUNDINGS.index("double")) == -2
     assert kernels.requantize(-6, 2**30, -1, ROUNDINGS.index("single")) == -1
+
+
+@pytest.mark.parametrize(("bits", "code"), [(8, -128), (16, 32767)])
+def test_the_sum_with_the_bias_wraps_to_the_width_of_the_post_processor(bits, code):
+    # D3: 1 + (2**31 - 1) wraps to -2**31 in 32 bits, the lowest code; 64 bits hold it.
+    rule = Requantization(np.array([0], np.int32), np.array([0], np.int32), "shift_half_up")
+    limit = 2 ** (bits - 1)
+    layer = dense(
+        [1],
+        bias=np.array([2**31 - 1]),
+        requantization=rule,
+        activation_min=-limit,
+        activation_max=limit - 1,
+    )
+    _, image = run(layer, hardware(activation_bits=bits), [1])
+    assert image.item() == code
 
 
 # -- random layers against golden and the fast model -----------------------------------------------
