@@ -663,11 +663,11 @@ def accumulate(
         See `build_steps`; `factors` has the element type of `value`.
     rules : (6,) int64
         See `_exact`.
-    value, minimum, maximum : (pixel tiles, out_channels, 64) int32 or int64
+    value, minimum, maximum : (pixel tiles, out_channels, lanes) int32 or int64
         Written: the accumulator at the end, and the extremes of an unbounded one.
-    events, first : (pixel tiles, out_channels, 64) int32
+    events, first : (pixel tiles, out_channels, lanes) int32
         Zeros; written where there are events, `first` with the step + 1.
-    persistent : (pixel tiles, out_channels, 64) bool
+    persistent : (pixel tiles, out_channels, lanes) bool
         False; written where the exact sum does not fit the result.
     tallies : (tasks, 5) int64
         Zeros; written with events, transient and persistent outputs, minimum and maximum of every
@@ -822,7 +822,7 @@ def post_process(
 
     Parameters
     ----------
-    value : (pixel tiles, out_channels, 64) int32 or int64
+    value : (pixel tiles, out_channels, lanes) int32 or int64
     parameters : (3, out_channels) int64
         Bias, multiplier, shift.
     rules : (5,) int64
