@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from napier.report import human, shorten
@@ -29,6 +30,7 @@ CAUSE_LABELS = {
     "stall_outputs": "waits for outputs",
 }
 INCHES_PER_LAYER = 0.24
+LEGEND: dict[str, Any] = {"fontsize": 8, "frameon": False}
 
 
 def run_figure(document: Document) -> Figure:
@@ -40,6 +42,7 @@ def run_figure(document: Document) -> Figure:
     figure = Figure(figsize=(11, height), layout="constrained")
     bars, roof = figure.subplots(1, 2, width_ratios=(1.25, 1))
     draw_cycles(bars, layers)
+    figure.legend(*bars.get_legend_handles_labels(), loc="outside lower left", ncols=8, **LEGEND)
     draw_roofline(roof, document)
     model, hardware = document["model"]["name"], document["hardware"]["name"]
     figure.suptitle(f"{model} on {hardware}: {document['totals']['cycles']:,} cycles")
@@ -65,7 +68,6 @@ def draw_cycles(axes: Axes, layers: list[Document]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: human(int(value)))
     axes.set_xlabel("cycles")
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, loc="best")
 
 
 def draw_roofline(axes: Axes, document: Document) -> None:
@@ -108,11 +110,11 @@ def draw_roofline(axes: Axes, document: Document) -> None:
         f"{bandwidth} bytes/cycle",
         ha="center",
         fontsize=8,
-        rotation=45,
+        rotation=math.degrees(math.atan(bandwidth)),
         rotation_mode="anchor",
         transform_rotates_text=True,
     )
     axes.grid(True, which="major", linewidth=0.4, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)
     if layers:
-        axes.legend(fontsize=8, frameon=False, loc="lower right")
+        axes.legend(loc="lower right", **LEGEND)
