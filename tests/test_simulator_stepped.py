@@ -536,6 +536,11 @@ def test_ties_of_every_rounding(rounding, multiplier, shift, expected):
     assert found == expected
 
 
+def test_the_one_product_that_does_not_fit_saturates():
+    # gemmlowp, SaturatingRoundingDoublingHighMul: INT32_MIN squared gives INT32_MAX.
+    assert kernels.requantize(-(2**31), -(2**31), 0, ROUNDINGS.index("double")) == 2**31 - 1
+
+
 def test_the_second_rounding_of_double_goes_away_from_zero():
     # A quarter of -6: -3 after the multiply, then -1.5 -> -2; a single rounding gives -1.
     assert kernels.requantize(-6, 2**30, -1, ROUNDINGS.index("double")) == -2
