@@ -36,7 +36,7 @@ class BenchResult:
         Wall time of the tests, the build excluded.
     seed : int
     waves : Path or None
-        The FST file, where waves were asked for.
+        The FST file, where waves were asked for (also by the environment variable WAVES=1).
     """
 
     tests: tuple[str, ...]
@@ -156,7 +156,7 @@ def run_bench(
                 **(environment or {}),
             },
         )
-    return _judge(results, run_log, bench, seed, fst if waves else None)
+    return _judge(results, run_log, bench, seed, fst if fst.is_file() else None)
 
 
 def _judge(results: Path, log: Path, bench: Path, seed: int, waves: Path | None) -> BenchResult:
@@ -225,9 +225,9 @@ def lint(
     if tool == "yosys":
         quoted = " ".join(f'"{file}"' for file in files)
         # `hierarchy -chparam` stumbles over a value that is the default; `chparam` does not.
-        overrides = " ".join(f"-set {name} {value}" for name, value in settings)
+        chparam = " ".join(f"-set {name} {value}" for name, value in settings)
         script = (
-            f"read_verilog -sv {quoted}; {f'chparam {overrides} {top};' if settings else ''}"
+            f"read_verilog -sv {quoted}; {f'chparam {chparam} {top};' if settings else ''}"
             f" hierarchy -check -top {top}; proc; check -assert;"
             " select -assert-none t:$dlatch t:$adlatch t:$dlatchsr"
         )

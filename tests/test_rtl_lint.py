@@ -5,7 +5,9 @@ import re
 import pytest
 
 from rtl_models import lint, run_yosys
+from rtl_models.parameters import engine_parameters
 from rtl_models.sources import VERILOG, modules, sources
+from simulator.hardware import list_presets, load_hardware
 
 TOOLS = ("iverilog", "verilator", "yosys")
 PE_FORMATS = [
@@ -49,6 +51,13 @@ def test_pe_is_clean_in_every_format(parameters, tool):
 @pytest.mark.parametrize("parameters", ARRAY_SHAPES, ids=name)
 def test_array_is_clean_in_every_shape(parameters, tool):
     assert lint(tool, "napier_array", parameters) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("preset", list_presets())
+def test_engine_of_every_preset_is_clean(preset, tool):
+    assert lint(tool, "layer_engine", engine_parameters(load_hardware(preset))) == ""
 
 
 @pytest.mark.parametrize(

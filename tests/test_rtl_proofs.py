@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from rtl_models import run_yosys
+from rtl_models.parameters import engine_parameters
 from rtl_models.sources import sources
+from simulator.hardware import list_presets, load_hardware
 
 PROOFS = Path(__file__).parent / "proofs"
 PROVEN = "SAT proof finished - no model found: SUCCESS!"
@@ -96,6 +98,16 @@ FORMATS = [
 @pytest.mark.parametrize("kind", ADDEND_W)
 def test_accumulator_step_is_rules_p2_to_p5_from_every_state(kind, format_, saturate):
     parameters = {"ADDEND_W": ADDEND_W[kind], "SATURATE": saturate} | format_
+    assert is_proven_equal("pe_accumulator", "accumulator_reference", parameters)
+
+
+@pytest.mark.parametrize("preset", list_presets())
+def test_accumulator_step_of_every_preset_is_rules_p2_to_p5(preset):
+    machine = engine_parameters(load_hardware(preset))
+    terms = {1: "serial", 2: "parallel"}[machine["TERMS"]]
+    kind = {0: "mac", 1: terms, 2: "ternary"}[machine["PE_KIND"]]
+    shared = ("ACC_BITS", "SATURATE", "EVENTS_W", "SPILL", "WIDE_BITS")
+    parameters = {name: machine[name] for name in shared} | {"ADDEND_W": ADDEND_W[kind]}
     assert is_proven_equal("pe_accumulator", "accumulator_reference", parameters)
 
 
