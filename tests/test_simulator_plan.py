@@ -264,3 +264,20 @@ def test_fillers_by_hand():
     assert np.flatnonzero(filled).tolist() == [0, 1, 16, 31, 39]
     assert filled.sum() == 6
     assert kernels.column_entries(counts).tolist() == [6]
+
+
+@pytest.mark.parametrize("preset", ["mac16x16", "nhot2_16x16", "nhot2_parallel", "ternary16x16"])
+@pytest.mark.parametrize(
+    ("shape", "stride"),
+    [((1, 112, 112, 96), 2), ((1, 224, 224, 64), 1), ((1, 28, 28, 512), 1), ((1, 14, 14, 576), 1)],
+)
+def test_large_presets_hold_the_widest_rows_of_usual_networks(preset, shape, stride):
+    """Largest strips of MobileNetV2 1.0 224 and VGG16: 3 x 3 windows."""
+    layer = conv(
+        np.ones((shape[3], 3, 3, 1)),
+        groups=shape[3],
+        stride=(stride, stride),
+        padding=Padding(1, 1, 1, 1),
+    )
+    plan = plan_layer(layer, shape, load_hardware(preset))
+    assert plan.geometry.pixels == (shape[1] // stride) ** 2
