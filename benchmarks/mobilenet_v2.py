@@ -1,8 +1,8 @@
 """MobileNetV2 1.0 224 with random weights, as a golden network: 300 M MACs for the benchmarks.
 
 Layer shapes from Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2.
-Weights, scales and biases are drawn; they have the shapes, types and sparsity of a real int8 network,
-not its accuracy.
+Weights, scales and biases are drawn: shapes and types are those of a real int8 network, accuracy is
+not.
 """
 
 from __future__ import annotations

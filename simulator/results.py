@@ -1,4 +1,4 @@
-"""What a simulation returns: cycles by cause, counted events, overflow records. Units are in the names."""
+"""What a simulation returns: cycles by cause, counted events, overflow records."""
 
 from __future__ import annotations
 
