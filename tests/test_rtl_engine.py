@@ -9,7 +9,7 @@ from golden.errors import HardwareError
 from golden.files import load_network
 from golden.network import DTYPES, Conv2D, FullyConnected, Padding, Requantization, WeightedLayer
 from golden.run import run
-from rtl_models import lint
+from rtl_models import lint, run_bench
 from rtl_models.engine import run_engine
 from rtl_models.parameters import engine_parameters, run_configuration
 from rtl_models.verify import random_layer, verify_layer
@@ -74,6 +74,13 @@ def assert_equal_in_every_cycle(layer, x, machine, work, seed=0):
     report = verify_layer(layer, machine, x, workdir=work, seed=seed, lockstep=True)
     assert report.passed, f"seed {seed}: {report.difference}"
     return report
+
+
+def test_control_counters_and_writes_follow_a_run_counted_by_hand(tmp_path):
+    parameters = {"ROWS": 2, "COLS": 2, "LANES": 1, "ACC_BITS": 16, "EVENTS_W": 4}
+    bench = Path(__file__).parent / "benches" / "bench_engine.py"
+    result = run_bench("layer_engine", bench, tmp_path, parameters=parameters)
+    assert len(result.tests) == 6
 
 
 NARROW = {"array_acc_bits": 12, "array_events_bits": 3}
