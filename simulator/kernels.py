@@ -30,14 +30,20 @@ def _nonadjacent_digits(value: int) -> int:
 
 @jit
 def count_entries(
-    weights: NDArray[np.int64], groups: int, in_words: int, feed: int, serial: bool
+    weights: NDArray[np.int8],
+    zero_point: int,
+    groups: int,
+    in_words: int,
+    feed: int,
+    serial: bool,
 ) -> NDArray[np.int32]:
     """Entries of every output channel at every window word, fillers not included (rule S3).
 
     Parameters
     ----------
-    weights : (out_channels, taps, in_channels / groups) int64
-        Minus their zero point.
+    weights : (out_channels, taps, in_channels / groups), any integer type
+    zero_point : int
+        Of the weights.
     groups, in_words, feed : int
     serial : bool
         One entry for each signed digit instead of one for each weight.
@@ -53,7 +59,7 @@ def count_entries(
         first = (channel // out_group) * group_channels
         for tap in range(taps):
             for i in range(group_channels):
-                weight = weights[channel, tap, i]
+                weight = int(weights[channel, tap, i]) - zero_point
                 if weight != 0:
                     word = tap * in_words + (first + i) // feed
                     counts[channel, word] += _nonadjacent_digits(weight) if serial else 1
@@ -343,14 +349,15 @@ def transfer_stalls(
 
 @jit
 def build_steps(
-    weights: NDArray[np.int64], groups: int, serial: bool
+    weights: NDArray[np.int8], zero_point: int, groups: int, serial: bool
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64], int]:
     """List what every output channel adds, step by step.
 
     Parameters
     ----------
-    weights : (out_channels, taps, in_channels / groups) int64
-        Minus their zero point.
+    weights : (out_channels, taps, in_channels / groups), any integer type
+    zero_point : int
+        Of the weights.
     groups : int
     serial : bool
         A step for each signed digit, highest exponent first, instead of one for each weight.
@@ -374,8 +381,9 @@ def build_steps(
         steps = 0
         for tap in range(taps):
             for i in range(group_channels):
-                if weights[channel, tap, i] != 0:
-                    steps += _nonadjacent_digits(weights[channel, tap, i]) if serial else 1
+                weight = int(weights[channel, tap, i]) - zero_point
+                if weight != 0:
+                    steps += _nonadjacent_digits(weight) if serial else 1
         starts[channel + 1] = starts[channel] + steps
     rows = np.empty(starts[out_channels], dtype=np.uint32)
     factors = np.empty(starts[out_channels], dtype=np.int64)
@@ -384,7 +392,7 @@ def build_steps(
         first = (channel // out_group) * group_channels
         for tap in range(taps):
             for i in range(group_channels):
-                weight = weights[channel, tap, i]
+                weight = int(weights[channel, tap, i]) - zero_point
                 row = tap * in_channels + first + i
                 if serial:
                     digits = _nonadjacent_digits(weight)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,11 +249,6 @@ def plan_layer(layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Har
     return LayerPlan(shape, tiles, _passes(shape, tiles, groups, strips, hardware))
 
 
-def centred_weights(layer: WeightedLayer) -> NDArray[np.int64]:
-    """Weights minus their zero point, in the layer's shape."""
-    return layer.weights.astype(np.int64) - layer.weight_zero_point
-
-
 def channel_tiles(
     layer: WeightedLayer, shape: Geometry, hardware: Hardware
 ) -> tuple[ChannelTile, ...]:
@@ -260,8 +256,15 @@ def channel_tiles(
     cols, feed = hardware.array.cols, hardware.array.feed
     in_words = ceil(shape.in_channels / feed)
     taps = shape.kernel_height * shape.kernel_width
-    weights = centred_weights(layer).reshape(shape.out_channels, taps, -1)
-    counts = kernels.count_entries(weights, shape.groups, in_words, feed, hardware.serial)
+    weights: NDArray[Any] = np.ascontiguousarray(layer.weights)
+    counts = kernels.count_entries(
+        weights.reshape(shape.out_channels, taps, -1),
+        layer.weight_zero_point,
+        shape.groups,
+        in_words,
+        feed,
+        hardware.serial,
+    )
     tiles = []
     for first in range(0, shape.out_channels, cols):
         block = counts[first : first + cols]

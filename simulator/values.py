@@ -6,7 +6,8 @@ Array layers run their steps in the order of the hardware, many pixels at a time
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, get_args
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from golden.network import DTYPES, Requantization, Rounding, Tensor, WeightedLayer
 from simulator import kernels
 from simulator.hardware import Hardware, check_layer_fits
-from simulator.plan import Geometry, centred_weights, geometry
+from simulator.plan import Geometry, geometry
 from simulator.results import AccumulatorValues, OverflowRecord
 
 Array = NDArray[Any]
@@ -28,6 +29,9 @@ TASKS = 8
 
 PARALLEL_STEPS = 2_000_000
 """Steps of a layer from which on all threads are worth starting (about 1 ms on one)."""
+
+BLOCK_WEIGHTS = 1 << 24
+"""Weights whose steps are listed at once (16 bytes each)."""
 
 PARALLEL_OUTPUTS = 100_000
 """The same for the outputs of the post-processor."""
@@ -177,22 +181,49 @@ def _record(
 
 
 def _accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> _Accumulated:
+    """Accumulate a layer, a very large one in blocks of output channels."""
     check_layer_fits(layer, hardware)
     images = x if layer.weights.ndim == 4 else x.reshape(1, 1, -1, layer.weights.shape[1])
     shape = geometry(layer, images.shape)
+    channels = shape.out_channels
+    weights: Array = np.ascontiguousarray(layer.weights)
+    weights = weights.reshape(channels, -1, weights.shape[-1])
+    blocks = 1 if shape.groups > 1 else min(channels, ceil(weights.size / BLOCK_WEIGHTS))
+    parts = [
+        _accumulate_channels(
+            layer, weights[channels * i // blocks : channels * (i + 1) // blocks], images, hardware
+        )
+        for i in range(blocks)
+    ]
+    if blocks == 1:
+        return parts[0]
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts], axis=1)
+        for name in ("value", "minimum", "maximum", "events", "first", "persistent")
+    }
+    tallies = np.concatenate([part.tallies for part in parts])
+    return _Accumulated(shape, parts[0].pixels, **arrays, tallies=tallies)
+
+
+def _accumulate_channels(
+    layer: WeightedLayer, weights: Array, images: Array, hardware: Hardware
+) -> _Accumulated:
+    """Accumulate the output channels that `weights` (channels, taps, inputs of a group) make."""
+    shape = replace(geometry(layer, images.shape), out_channels=len(weights))
     pixels = images.shape[0] * shape.pixels
     operands, largest = _operands(images, layer.input_zero_point)
-    weights = centred_weights(layer).reshape(shape.out_channels, -1, layer.weights.shape[-1])
-    rows, factors, starts, norm = kernels.build_steps(weights, shape.groups, hardware.serial)
+    rows, factors, starts, norm = kernels.build_steps(
+        weights, layer.weight_zero_point, shape.groups, hardware.serial
+    )
     dtype = np.int32 if largest * norm < 1 << 31 else np.int64
-    lanes = min(LANES, -(-pixels // 16) * 16)
-    tiles = -(-pixels // lanes)
+    lanes = min(LANES, ceil(pixels / 16) * 16)
+    tiles = ceil(pixels / lanes)
     size = (tiles, shape.out_channels, lanes)
     value, minimum, maximum = (np.empty(size, dtype=dtype) for _ in range(3))
     events, first = (np.zeros(size, dtype=np.int32) for _ in range(2))
     persistent = np.zeros(size, dtype=np.bool_)
     large = rows.size * pixels > PARALLEL_STEPS
-    parts = max(1, -(-TASKS // tiles)) if large else 1
+    parts = ceil(TASKS / tiles) if large else 1
     tallies = np.zeros((tiles * parts, 5), dtype=np.int64)
     run = kernels.accumulate if large else kernels.accumulate_serial
     run(

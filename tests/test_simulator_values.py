@@ -36,7 +36,7 @@ from golden.network import (
     Tensor,
 )
 from golden.run import run
-from simulator import kernels
+from simulator import kernels, values
 from simulator.hardware import load_hardware
 from simulator.machine import simulate
 from simulator.values import accumulate, overflow_record, run_weighted
@@ -190,6 +190,20 @@ def test_a_layer_large_enough_for_all_threads_equals_golden():
     exact = operators.accumulators(layer, x)
     wrapped = (exact + (1 << 16)) % (1 << 17) - (1 << 16)
     np.testing.assert_array_equal(narrow, operators.post_process(layer, wrapped, output))
+
+
+def test_blocks_of_a_very_large_layer_make_no_difference(monkeypatch):
+    rng = np.random.default_rng(6)
+    machine = hardware_with(acc_bits=12)
+    for _ in range(20):
+        layer, x = random_layer(rng, "mac")
+        output = Tensor("y", (1, *accumulate(layer, x, machine).value.shape[1:]), "int8")
+        whole = run_weighted(layer, x, output, machine)
+        with monkeypatch.context() as patch:
+            patch.setattr(values, "BLOCK_WEIGHTS", 7)
+            codes, record = run_weighted(layer, x, output, machine)
+        np.testing.assert_array_equal(codes, whole[0])
+        assert record == whole[1]
 
 
 def test_weights_the_pe_cannot_take_are_refused():
