@@ -198,10 +198,11 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class _Expected:
-    """Elements of one field in one cycle, and which of them mean something."""
+    """Elements of one field in one cycle, which of them mean something, and their shape."""
 
     values: IntArray
     valid: NDArray[np.bool_]
+    shape: tuple[int, ...]
 
     def packed(self, width: int) -> tuple[int, int]:
         """Value and mask of the whole vector; bits outside the mask are not compared."""
@@ -214,6 +215,12 @@ class _Expected:
                 value |= (element & mask) << (width * i)
                 compared |= mask << (width * i)
         return value, compared
+
+    def index(self, element: int) -> str:
+        """Place of an element in brackets; nothing where there is but one."""
+        if self.values.size == 1:
+            return ""
+        return "".join(f"[{i}]" for i in np.unravel_index(element, self.shape))
 
 
 def first_difference(
@@ -264,11 +271,12 @@ def _lines(path: Path) -> Iterator[list[str]]:
 
 
 def _read(field: Field, engine: Engine, bases: dict[str, int]) -> _Expected:
-    values = np.array(field.read(engine), dtype=np.int64).reshape(-1) + bases.get(field.name, 0)
+    elements = np.array(field.read(engine), dtype=np.int64)
+    values = elements.reshape(-1) + bases.get(field.name, 0)
     valid = np.ones(values.size, dtype=np.bool_)
     if field.valid is not None:
         valid &= np.asarray(field.valid(engine)).astype(np.bool_).reshape(-1)
-    return _Expected(values, valid)
+    return _Expected(values, valid, elements.shape)
 
 
 def _compare(
@@ -285,15 +293,12 @@ def _compare(
         if wrong:
             element = ((wrong & -wrong).bit_length() - 1) // width
             shift, mask = width * element, (1 << width) - 1
-            name = field.name
-            if expected[name].values.size > 1:
-                name += f"[{element}]"
             return TraceDifference(
                 run=int(line[0]),
                 cycle=int(line[1]),
-                signal=name,
-                expected=f"{(value >> shift) & mask:x}",
-                found="x" if (unknown >> shift) & mask else f"{(found >> shift) & mask:x}",
+                signal=field.name + expected[field.name].index(element),
+                expected=f"0x{(value >> shift) & mask:x}",
+                found="x" if (unknown >> shift) & mask else f"0x{(found >> shift) & mask:x}",
             )
     return None
 

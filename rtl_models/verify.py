@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.accumulate import Accumulator, Steps, accumulate_layer
+from golden.errors import HardwareError, InputError
+from golden.formats import IntFormat
 from golden.network import (
     Conv2D,
     DepthwiseConv2D,
@@ -233,6 +235,7 @@ def _file_name(name: str) -> str:
 
 def _prepare(layer: WeightedLayer, hardware: Hardware, x: Array) -> _Job:
     """Compile the passes of the real hardware for memories that hold the whole layer."""
+    _check_codes(layer, hardware, x)
     plan = plan_layer(layer, (1, *x.shape[1:]), hardware)
     roomy = _with_room(hardware, layer_geometry(layer, x.shape, hardware))
     program = compile_layer(layer, x.shape, roomy)
@@ -246,6 +249,21 @@ def _prepare(layer: WeightedLayer, hardware: Hardware, x: Array) -> _Job:
         for each in plan.passes
     ]
     return _Job(layer, roomy, plan, runs, bool(np.issubdtype(x.dtype, np.signedinteger)))
+
+
+def _check_codes(layer: WeightedLayer, hardware: Hardware, x: Array) -> None:
+    if x.ndim < 2 or not x.size or not np.issubdtype(x.dtype, np.integer):
+        raise InputError(
+            f'layer "{layer.name}" takes integer codes of one or more images, batch first, but got'
+            f" {x.dtype} of shape {x.shape}; quantize the input and add a batch axis"
+        )
+    bits = hardware.array.activation_bits
+    fmt = IntFormat(bits, signed=bool(np.issubdtype(x.dtype, np.signedinteger)))
+    if x.min() < fmt.min or x.max() > fmt.max:
+        raise HardwareError(
+            f'layer "{layer.name}" has input codes from {x.min()} to {x.max()}, but'
+            f" array.activation_bits={bits}; use hardware with array.activation_bits = 16"
+        )
 
 
 def _with_room(hardware: Hardware, geometry: Geometry) -> Hardware:
@@ -320,7 +338,7 @@ def _compare(job: _Job, expected: _Expected, result: EngineRuns) -> Difference |
 
 
 def _shown(code: np.int64, written: np.bool_) -> str:
-    return f"{code:x}" if written else "nothing"
+    return f"0x{code:x}" if written else "nothing"
 
 
 def _difference(signal: str, expected: str, found: str) -> Difference:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from golden.errors import ToolError
+from golden.errors import HardwareError, InputError, ToolError
 from golden.network import FullyConnected, Requantization
 from rtl_models.sources import sources
 from rtl_models.verify import random_layer, verify_layer, verify_random
@@ -74,8 +74,8 @@ def test_narrower_accumulators_are_found_where_the_first_sum_wraps(work):
     difference = report.difference
     assert difference is not None
     assert (difference.sample, difference.run, difference.cycle) == (0, 0, 6)
-    assert (difference.signal, difference.found) == ("overflow[0]", "1")
-    assert difference.expected == "0"
+    assert (difference.signal, difference.found) == ("overflow[0][0]", "0x1")
+    assert difference.expected == "0x0"
     assert difference.waves is not None
     assert difference.waves.stat().st_size > 0
 
@@ -129,7 +129,11 @@ def test_a_wrong_code_is_found(work):
     assert verify_layer(layer, MACHINE, x, workdir=work).passed
     difference = verify_layer(layer, MACHINE, x, workdir=work, sources=files).difference
     assert difference is not None
-    assert (difference.signal, difference.expected, difference.found) == ("post_code[0]", "2", "3")
+    assert (difference.signal, difference.expected, difference.found) == (
+        "post_code[0]",
+        "0x2",
+        "0x3",
+    )
 
 
 def test_an_engine_that_never_ends_is_found(work):
@@ -159,6 +163,15 @@ def test_sources_that_do_not_compile_are_a_tool_error(work):
         verify_layer(
             layer_of([[1]]), MACHINE, np.array([[5]], np.int8), workdir=work, sources=files
         )
+
+
+def test_input_that_is_not_a_batch_of_codes_is_refused(work):
+    with pytest.raises(InputError, match="float64 of shape"):
+        verify_layer(layer_of([[1]]), MACHINE, np.array([[0.5]]), workdir=work)
+    with pytest.raises(InputError, match=r"shape \(1,\)"):
+        verify_layer(layer_of([[1]]), MACHINE, np.array([5], np.int8), workdir=work)
+    with pytest.raises(HardwareError, match="input codes from 5 to 300"):
+        verify_layer(layer_of([[1]]), MACHINE, np.array([[5], [300]], np.int16), workdir=work)
 
 
 def test_random_layers_are_the_same_for_the_same_seed(work):
