@@ -24,9 +24,9 @@ def jit(function: F) -> F:
         return cast(F, numba.njit(function))
 
 
-def jit_parallel(function: F) -> F:
-    """`jit` for a kernel whose outer `numba.prange` loop runs on all threads."""
+def jit_nogil(function: F) -> F:
+    """`jit` for a kernel that several Python threads run at once, each on its own part."""
     try:
-        return cast(F, numba.njit(cache=True, parallel=True)(function))
+        return cast(F, numba.njit(cache=True, nogil=True)(function))
     except RuntimeError:
-        return cast(F, numba.njit(parallel=True)(function))
+        return cast(F, numba.njit(nogil=True)(function))

@@ -8,10 +8,9 @@ arithmetic with `golden` or with the stepped model.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from simulator._jit import jit, jit_parallel
+from simulator._jit import jit, jit_nogil
 
 # -- streams (S rules) ----------------------------------------------------------------------------
 
@@ -638,8 +637,10 @@ def _accumulate_task(
                 tallies[task, 2 if lost else 1] += 1
 
 
-@jit_parallel
+@jit_nogil
 def accumulate(
+    first_task: int,
+    last_task: int,
     x: NDArray[np.int16],
     window: NDArray[np.int64],
     groups: int,
@@ -655,13 +656,15 @@ def accumulate(
     persistent: NDArray[np.bool_],
     tallies: NDArray[np.int64],
 ) -> None:
-    """Accumulators of a whole layer, on all threads.
+    """Accumulators of a part of a layer.
 
     A task is one pixel tile and a part of the channels. A channel whose unbounded prefixes leave
     the accumulator's range at some pixel is run again step by step.
 
     Parameters
     ----------
+    first_task, last_task : int
+        The tasks to run, the last one excluded; threads share them out.
     x : (N, H, W, in_channels) int16 or int32
         Activations minus their zero point.
     window : (10,) int64
@@ -681,45 +684,7 @@ def accumulate(
         Zeros; written with events, transient and persistent outputs, minimum and maximum of every
         task. As many tasks as pixel tiles, or a multiple: the channels are cut into so many parts.
     """
-    for task in prange(tallies.shape[0]):
-        _accumulate_task(
-            task,
-            x,
-            window,
-            groups,
-            rows,
-            factors,
-            starts,
-            rules,
-            value,
-            minimum,
-            maximum,
-            events,
-            first,
-            persistent,
-            tallies,
-        )
-
-
-@jit
-def accumulate_serial(
-    x: NDArray[np.int16],
-    window: NDArray[np.int64],
-    groups: int,
-    rows: NDArray[np.uint32],
-    factors: NDArray[np.int32],
-    starts: NDArray[np.int64],
-    rules: NDArray[np.int64],
-    value: NDArray[np.int32],
-    minimum: NDArray[np.int32],
-    maximum: NDArray[np.int32],
-    events: NDArray[np.int32],
-    first: NDArray[np.int32],
-    persistent: NDArray[np.bool_],
-    tallies: NDArray[np.int64],
-) -> None:
-    """`accumulate` on one thread: starting the others costs more than a small layer."""
-    for task in range(tallies.shape[0]):
+    for task in range(first_task, last_task):
         _accumulate_task(
             task,
             x,
@@ -819,17 +784,21 @@ def _post_process_tile(
             codes[tile * lanes + j, channel] = min(max(code, low), high)
 
 
-@jit_parallel
+@jit_nogil
 def post_process(
+    first_tile: int,
+    last_tile: int,
     value: NDArray[np.int32],
     parameters: NDArray[np.int64],
     rules: NDArray[np.int64],
     codes: NDArray[np.int64],
 ) -> None:
-    """Bias, requantization, zero point and clamp (rule D3), on all threads.
+    """Bias, requantization, zero point and clamp (rule D3) of a part of a layer.
 
     Parameters
     ----------
+    first_tile, last_tile : int
+        The pixel tiles to do, the last one excluded.
     value : (pixel tiles, out_channels, lanes) int32 or int64
     parameters : (3, out_channels) int64
         Bias, multiplier, shift.
@@ -839,19 +808,7 @@ def post_process(
     codes : (pixels, out_channels), any integer type
         Written.
     """
-    for tile in prange(value.shape[0]):
-        _post_process_tile(tile, value, parameters, rules, codes)
-
-
-@jit
-def post_process_serial(
-    value: NDArray[np.int32],
-    parameters: NDArray[np.int64],
-    rules: NDArray[np.int64],
-    codes: NDArray[np.int64],
-) -> None:
-    """`post_process` on one thread."""
-    for tile in range(value.shape[0]):
+    for tile in range(first_tile, last_tile):
         _post_process_tile(tile, value, parameters, rules, codes)
 
 

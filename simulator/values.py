@@ -6,7 +6,11 @@ Array layers run their steps in the order of the hardware, many pixels at a time
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import ceil
 from typing import Any, get_args
 
@@ -24,11 +28,13 @@ Array = NDArray[Any]
 LANES = 256
 """Pixels worked on together: fewer cost more in loop overhead, more leave the cache (measured)."""
 
-TASKS = 8
-"""Least number of tasks that a layer is cut into, so that all threads have work."""
+THREADS = os.cpu_count() or 1
+
+TASKS_PER_THREAD = 4
+"""Parts of a layer for each thread at least, so that none waits long for the others."""
 
 PARALLEL_STEPS = 2_000_000
-"""Steps of a layer from which on all threads are worth starting (about 1 ms on one)."""
+"""Steps of a layer from which on threads are worth starting."""
 
 BLOCK_WEIGHTS = 1 << 24
 """Weights whose steps are listed at once (16 bytes each)."""
@@ -133,9 +139,10 @@ def run_weighted(
             layer.activation_max,
         ]
     )
-    large = codes.size > PARALLEL_OUTPUTS
-    run = kernels.post_process if large else kernels.post_process_serial
-    run(tiles.value, parameters, rules, codes)
+    threads = THREADS if codes.size > PARALLEL_OUTPUTS else 1
+    _share_out(
+        kernels.post_process, len(tiles.value), threads, tiles.value, parameters, rules, codes
+    )
     return codes.reshape((-1, *output.shape[1:])), _tallied_record(tiles.tallies, hardware)
 
 
@@ -222,11 +229,13 @@ def _accumulate_channels(
     value, minimum, maximum = (np.empty(size, dtype=dtype) for _ in range(3))
     events, first = (np.zeros(size, dtype=np.int32) for _ in range(2))
     persistent = np.zeros(size, dtype=np.bool_)
-    large = rows.size * pixels > PARALLEL_STEPS
-    parts = ceil(TASKS / tiles) if large else 1
+    threads = THREADS if rows.size * pixels > PARALLEL_STEPS else 1
+    parts = ceil(TASKS_PER_THREAD * threads / tiles) if threads > 1 else 1
     tallies = np.zeros((tiles * parts, 5), dtype=np.int64)
-    run = kernels.accumulate if large else kernels.accumulate_serial
-    run(
+    _share_out(
+        kernels.accumulate,
+        tiles * parts,
+        threads,
         operands,
         _window(shape),
         shape.groups,
@@ -243,6 +252,19 @@ def _accumulate_channels(
         tallies,
     )
     return _Accumulated(shape, pixels, value, minimum, maximum, events, first, persistent, tallies)
+
+
+def _share_out(kernel: Callable[..., None], tasks: int, threads: int, *arguments: object) -> None:
+    """Run kernel(first, last, *arguments) over all tasks; it must release Python's lock."""
+    if threads == 1:
+        kernel(0, tasks, *arguments)
+        return
+    parts = min(tasks, TASKS_PER_THREAD * threads)
+    ends = [tasks * i // parts for i in range(parts + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        runs = [pool.submit(kernel, first, last, *arguments) for first, last in pairwise(ends)]
+        for run in runs:
+            run.result()
 
 
 def _operands(x: Array, zero_point: int) -> tuple[Array, int]:
