@@ -163,7 +163,8 @@ def _tile_cycles(
     words, depth = stop - first, state.size
     issued = np.zeros(cols, dtype=np.int64)  # cycle of each column's latest entry
     released = np.zeros(words, dtype=np.int64)
-    arrival[:depth] = state
+    for j in range(depth):
+        arrival[j] = state[j]
     for w in range(words + depth):
         if w >= depth:
             arrival[w] = max(arrival[w - 1], released[w - depth]) + 1
@@ -173,7 +174,8 @@ def _tile_cycles(
                 if n > 0:
                     start = max(issued[c] + 1, arrival[w])
                     issued[c] = start + n - 1
-                    busy[start : start + n] = True
+                    for cycle in range(start, start + n):
+                        busy[cycle] = True
                 released[w] = max(released[w], issued[c])
     ready = released[words - 1]
     compute = 0
@@ -181,6 +183,14 @@ def _tile_cycles(
         compute += busy[cycle]
         busy[cycle] = False
     return ready, compute
+
+
+@jit
+def _equal(a: NDArray[np.int64], b: NDArray[np.int64]) -> bool:
+    for i in range(a.size):  # noqa: SIM110 - a generator would not compile
+        if a[i] != b[i]:
+            return False
+    return True
 
 
 @jit
@@ -240,12 +250,12 @@ def run_cycles(
     for tile in range(tile_ends.size):
         stop = tile_ends[tile]
         words = stop - first
-        mark[:] = 0  # no state: they are at least 1
+        mark[0] = 0  # no state: their elements are at least 1
         mark_tile = next_mark = 1
         mark_fire = mark_compute = mark_waiting = 0
         i = 0
         while i < pixel_tiles:
-            if i > 0 and next_mark > 0 and np.array_equal(state, mark):
+            if next_mark > 0 and _equal(state, mark):
                 period = i - mark_tile
                 times = (pixel_tiles - i) // period
                 i += times * period
@@ -255,7 +265,8 @@ def run_cycles(
                 next_mark = 0  # fewer tiles than a period are left
                 continue
             if i == next_mark:
-                mark[:] = state
+                for j in range(depth):
+                    mark[j] = state[j]
                 mark_tile, mark_fire, mark_compute, mark_waiting = i, fire, compute, waiting
                 next_mark *= 2
             ready, issuing = _tile_cycles(filled, first, stop, state, arrival, busy)
@@ -473,9 +484,8 @@ def _prefixes(
     casts keep the lanes as narrow as `total` (Numba would widen every product to 64 bits).
     """
     lane = total.dtype.type
-    total[:width] = 0
-    minimum[:width] = 0
-    maximum[:width] = 0
+    for j in range(width):
+        total[j] = minimum[j] = maximum[j] = 0
     s = start
     while s + 4 <= stop:
         r0, r1, r2, r3 = rows[s], rows[s + 1], rows[s + 2], rows[s + 3]
@@ -513,20 +523,13 @@ def _add(
 ) -> None:
     """Add to accumulators of the range [low, high] (rule P2); `first` keeps the first step + 1."""
     span = high - low  # all ones
-    if saturate:
-        for j in range(width):
-            exact = acc[j] + addend[j]
-            overflow = np.int64(exact < low) | np.int64(exact > high)
-            events[j] += overflow
-            first[j] = first[j] if first[j] > 0 else overflow * (step + 1)
-            acc[j] = min(max(exact, low), high)
-    else:
-        for j in range(width):
-            exact = acc[j] + addend[j]
-            overflow = np.int64(exact < low) | np.int64(exact > high)
-            events[j] += overflow
-            first[j] = first[j] if first[j] > 0 else overflow * (step + 1)
-            acc[j] = ((exact - low) & span) + low
+    for j in range(width):
+        exact = acc[j] + addend[j]
+        overflow = np.int64(exact < low) | np.int64(exact > high)
+        events[j] += overflow
+        first[j] = first[j] if first[j] > 0 else overflow * (step + 1)
+        wrapped = ((exact - low) & span) + low
+        acc[j] = min(max(exact, low), high) if saturate else wrapped
 
 
 @jit
@@ -550,19 +553,20 @@ def _exact(
     low, high, saturate, spill = rules[0], rules[1], rules[2] != 0, rules[3]
     addend = np.empty(width, dtype=np.int64)
     wide = np.zeros(width, dtype=np.int64)
-    acc[:width] = 0
-    events[:width] = 0
-    first[:width] = 0
+    for j in range(width):
+        acc[j] = events[j] = first[j] = 0
     for s in range(start, stop):
         if spill > 0 and s > start and (s - start) % spill == 0:
             _add(wide, acc, width, s - start - 1, rules[4], rules[5], saturate, events, first)
-            acc[:width] = 0
+            for j in range(width):
+                acc[j] = 0
         for j in range(width):
             addend[j] = np.int64(factors[s]) * operands[rows[s], j]
         _add(acc, addend, width, s - start, low, high, saturate, events, first)
     if spill > 0:
         _add(wide, acc, width, stop - start - 1, rules[4], rules[5], saturate, events, first)
-        acc[:width] = wide[:width]
+        for j in range(width):
+            acc[j] = wide[j]
 
 
 @jit
