@@ -19,7 +19,7 @@
 //   fire              out  1                      combinational: the tile ends in this cycle
 //   issue_any         out  1                      some column issues in this cycle
 //   all_done          out  1                      all columns were done before this cycle
-//   result_col        in   max(1, clog2(COLS))
+//   result_col        in   max(1, clog2(COLS))  a column, below COLS
 //   result            out  ROWS*RESULT_W          shadow registers of that column, row 0 lowest
 //   result_overflow   out  ROWS
 //   result_events     out  ROWS*EVENTS_W
