@@ -22,11 +22,11 @@ from golden.network import (
     Tensor,
 )
 from simulator import kernels
-from simulator.hardware import load_hardware
+from simulator.hardware import hardware_from_dict, load_hardware
 from simulator.results import CAUSES
 from simulator.stepped import step_layer
 from simulator.timing import time_layer, time_vector_layer
-from simulator.values import accumulate, run_weighted
+from simulator.values import accumulate, overflow_record, run_weighted
 
 ONE = Requantization(np.array([1 << 30], np.int32), np.array([1], np.int32))
 
@@ -57,6 +57,40 @@ def test_fast_equals_stepped_in_everything(pe, block):
         np.testing.assert_array_equal(codes, stepped.outputs)
         compared += 1
     assert compared >= 10
+
+
+def test_fast_equals_stepped_with_16_bit_activations():
+    rng = np.random.default_rng(16)
+    compared = 0
+    for i in range(40):
+        pe = list(PES)[i % 4]
+        layer, x = random_layer(rng, pe)
+        layer = replace(
+            layer,
+            input_zero_point=0,
+            output_zero_point=0,
+            activation_min=-32768,
+            activation_max=32767,
+        )
+        x = rng.integers(-32768, 32768, x.shape).astype(np.int16)
+        settings = random_hardware(rng, pe).model_dump()
+        settings["array"] |= {
+            "activation_bits": 16,
+            "acc_bits": int(rng.integers(12, 30)),
+            "wide_acc_bits": int(rng.integers(30, 48)),
+        }
+        hardware = hardware_from_dict(settings)
+        try:
+            stepped = step_layer(layer, hardware, x)
+        except HardwareError:
+            continue
+        assert time_layer(layer, (1, *x.shape[1:]), hardware) == stepped.timing
+        output = Tensor("y", (1, *stepped.outputs.shape[1:]), "int16")
+        codes, record = run_weighted(layer, x, output, hardware)
+        np.testing.assert_array_equal(codes, stepped.outputs)
+        assert record == overflow_record(stepped.accumulators, hardware)
+        compared += 1
+    assert compared >= 20
 
 
 @pytest.mark.parametrize("hardware", ["mac4x4", "nhot2_4x4", "nhot2_parallel_4x4", "ternary4x4"])

@@ -71,8 +71,36 @@ def test_every_output_is_drained_once_after_all_its_words():
                 reached[block] = each.words[1]
                 words = plan.tiles[each.channel_tiles[0]].words.size
                 assert each.drain == (each.words[1] == words)
+                # Another chunk was in the buffer before, so that each is loaded anew.
+                assert each.load_weight_bytes > 0 or each.words == (0, words)
             drained[block] += each.drain
         assert (drained == 1).all()
+
+
+def test_strips_touch_the_rows_of_their_pixels():
+    """Against a walk over all pixel indices and taps, idle ones included (rule M1)."""
+    rng = np.random.default_rng(9)
+    for _ in range(60):
+        layer, x = random_layer(rng, "mac")
+        shape = geometry(layer, (1, *x.shape[1:]))
+        rows = int(rng.integers(1, 5))
+        tiles = shape.pixel_tiles(rows)
+        first = int(rng.integers(0, tiles))
+        last = int(rng.integers(first, tiles)) + 1
+        touched, pixels = set(), 0
+        for index in range(first * rows, last * rows):
+            oy, ox = divmod(index, shape.pitch)
+            if oy < shape.out_height and ox < shape.out_width:
+                pixels += 1
+                taps = range(shape.kernel_height)
+                top = oy * shape.stride[0] - shape.padding.top
+                touched |= {top + ky * shape.dilation[0] for ky in taps}
+        inside = {y for y in touched if 0 <= y < shape.height}
+        between = range(
+            max(min(touched, default=0), 0), min(max(touched, default=-1), shape.height - 1) + 1
+        )
+        assert shape.input_rows((first, last), rows) == len(between) >= len(inside)
+        assert shape.real_pixels((first, last), rows) == pixels
 
 
 def test_stores_add_up_to_the_output():

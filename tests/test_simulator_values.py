@@ -138,6 +138,17 @@ def test_spilling_every_eight_int7_products_never_overflows():
     assert found.maximum.item() == 64 * 63 * 63
 
 
+def test_a_segment_can_overflow_where_the_whole_sum_never_does():
+    """-100, 0 | 100, 100 in 8 bits, spilled every 2 steps: prefixes stay in -100..100."""
+    layer = dense([[1, 1, 1, 1]])
+    x = np.array([[-100, 0, 100, 100]], dtype=np.int8)
+    machine = hardware_with(acc_bits=8, spill_interval=2, wide_acc_bits=16)
+    found = accumulate(layer, x, machine)
+    assert [found.minimum.item(), found.maximum.item()] == [-100, 100]
+    assert [found.events.item(), found.first_step.item()] == [1, 3]
+    assert found.value.item() == -100 + (200 - 256)
+
+
 def test_sums_beyond_32_bits_stay_exact():
     """16-bit activations: 4000 * 32767 * 127 needs 35 bits."""
     machine = hardware_with(activation_bits=16, acc_bits=48)
