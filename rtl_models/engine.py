@@ -1,4 +1,4 @@
-"""Run `layer_engine` in Icarus between memory files: no per-cycle Python, any number of runs."""
+"""Run `layer_engine` in Icarus or Verilator between memory files, without per-cycle Python."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,8 @@ from rtl_models.sources import VERILOG
 from rtl_models.sources import sources as module_sources
 from simulator.memory_image import activation_banks, pack_lanes, parameter_words
 from simulator.program import LayerProgram, feed_words, stream_words
+
+Simulator = Literal["icarus", "verilator"]
 
 HARNESS = VERILOG / "tb" / "engine_harness.v"
 """Memories around the engine; simulation only."""
@@ -50,8 +53,9 @@ class EngineRuns:
     Parameters
     ----------
     codes : (R, words, F) int64 array
-        Output memories as unsigned bit patterns; 0 where nothing was written.
+        Output memories as unsigned bit patterns; -1 where a bit is unknown.
     written : (R, words, F) bool array
+        Where the engine wrote.
     counters : tuple of dict
         One a run that ended within `limit_cycles`, keys of `COUNTERS`.
     bases : tuple of (int, int)
@@ -94,6 +98,7 @@ def run_engine(
     input_signed: bool,
     folder: Path,
     builds: Path,
+    simulator: Simulator = "icarus",
     sources: Sequence[Path] | None = None,
     overrides: Mapping[str, int] | None = None,
     trace: bool = False,
@@ -116,6 +121,9 @@ def run_engine(
         Memory files, trace and waves; give every run its own.
     builds : Path
         Compiled simulations, reused where parameters and sources are the same.
+    simulator : "icarus" or "verilator"
+        Icarus compiles in a fraction of a second and knows unknown bits; Verilator takes half a
+        minute and then is hundreds of times as fast.
     sources : sequence of Path, optional
         Verilog files of the engine instead of the package's.
     overrides : mapping, optional
@@ -132,11 +140,11 @@ def run_engine(
     Raises
     ------
     ToolError
-        Icarus is missing, or the Verilog does not compile or run.
+        The simulator is missing, or the Verilog does not compile or run.
     """
     images = _images(runs, image, input_signed)
     parameters = images.parameters | dict(overrides or {})
-    simulation = _build(parameters, builds, sources, trace)
+    product = _build(parameters, builds, sources, simulator, trace)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in images.files.items():
         (folder / name).write_text(text, encoding="ascii")
@@ -144,10 +152,10 @@ def run_engine(
         stale.unlink()
     arguments = [f"+runs={len(runs)}", f"+limit={limit_cycles}", f"+reset_at={reset_at}"]
     if waves:
-        arguments += ["-fst", "+waves"]
+        arguments.append("+waves")
     begin = time.perf_counter()
     process = subprocess.run(
-        [find_tool("vvp"), "-n", str(simulation.resolve()), *arguments],
+        [*_start(product, simulator, waves), *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -157,9 +165,8 @@ def run_engine(
     counters = _read_counters(folder / "counters.txt")
     if process.returncode or not (folder / "output_0.hex").is_file():
         said = (process.stdout + process.stderr).strip().splitlines()
-        raise ToolError(
-            f"Icarus cannot run the engine in {folder}: {' | '.join(said[-3:]) or 'no message'}"
-        )
+        reason = " | ".join(said[-3:]) or "no message"
+        raise ToolError(f"{simulator.capitalize()} cannot run the engine in {folder}: {reason}")
     array = runs[0].hardware.array
     codes, written = _read_outputs(folder, array.rows, array.feed, array.activation_bits)
     return EngineRuns(codes, written, counters, images.bases, parameters, seconds, folder)
@@ -237,36 +244,64 @@ def _memory(words: Sequence[int]) -> str:
 
 
 def _build(
-    parameters: Mapping[str, int], builds: Path, sources: Sequence[Path] | None, trace: bool
+    parameters: Mapping[str, int],
+    builds: Path,
+    sources: Sequence[Path] | None,
+    simulator: Simulator,
+    trace: bool,
 ) -> Path:
     """Compile the harness, or take the compilation of the same parameters and sources."""
     files = [HARNESS, *(module_sources("layer_engine") if sources is None else sources)]
-    digest = hashlib.sha256(repr((sorted(parameters.items()), trace)).encode())
+    digest = hashlib.sha256(repr((sorted(parameters.items()), simulator, trace)).encode())
     for path in files:
         digest.update(path.read_bytes())
-    simulation = builds / f"engine_{digest.hexdigest()[:16]}.vvp"
-    if simulation.is_file():
-        return simulation
+    product = builds / f"engine_{digest.hexdigest()[:16]}"
+    if product.exists():
+        return product
     builds.mkdir(parents=True, exist_ok=True)
-    unfinished = simulation.with_suffix(".new")
+    unfinished = product.with_suffix(".new")
+    command = _icarus if simulator == "icarus" else _verilator
     process = subprocess.run(
-        [
-            find_tool("iverilog"),
-            "-g2012",
-            *(["-DTRACE"] if trace else []),
-            *(f"-Pengine_harness.{name}={value}" for name, value in parameters.items()),
-            *("-s", "engine_harness", "-o", str(unfinished)),
-            *map(str, files),
-        ],
+        [*command(parameters, trace, unfinished), *map(str, files)],
         capture_output=True,
         text=True,
         check=False,
     )
     if process.returncode:
         said = (process.stdout + process.stderr).strip().splitlines()
-        raise ToolError(f"Icarus cannot compile the engine: {' | '.join(said[:5])}")
-    unfinished.replace(simulation)
-    return simulation
+        raise ToolError(
+            f"{simulator.capitalize()} cannot compile the engine: {' | '.join(said[:5])}"
+        )
+    unfinished.replace(product)
+    return product
+
+
+def _icarus(parameters: Mapping[str, int], trace: bool, product: Path) -> list[str]:
+    """Compile to a file for vvp."""
+    return [
+        *(find_tool("iverilog"), "-g2012", "-s", "engine_harness", "-o", str(product)),
+        *(["-DTRACE"] if trace else []),
+        *(f"-Pengine_harness.{name}={value}" for name, value in parameters.items()),
+    ]
+
+
+def _verilator(parameters: Mapping[str, int], trace: bool, product: Path) -> list[str]:
+    """Compile to a folder with a program; what reset does not set starts with random bits."""
+    return [
+        *(find_tool("verilator"), "--binary", "--timing", "--top-module", "engine_harness"),
+        *("-Mdir", str(product), "-o", "engine", "-O3", "--x-initial", "unique"),
+        *("--trace-fst", "-Wno-fatal", "-Wno-lint", "-Wno-style"),
+        *(["+define+TRACE"] if trace else []),
+        *(f"-G{name}={value}" for name, value in parameters.items()),
+    ]
+
+
+def _start(product: Path, simulator: Simulator, waves: bool) -> list[str]:
+    """Return the command that runs a compiled harness."""
+    if simulator == "icarus":
+        return [find_tool("vvp"), "-n", str(product.resolve()), *(["-fst"] if waves else [])]
+    random_bits = ("+verilator+rand+reset+2", "+verilator+seed+1")
+    return [str(product.resolve() / "engine"), *random_bits]
 
 
 def _read_counters(path: Path) -> tuple[dict[str, int], ...]:
@@ -283,18 +318,21 @@ def _read_counters(path: Path) -> tuple[dict[str, int], ...]:
 def _read_outputs(
     folder: Path, rows: int, feed: int, bits: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    digits = bits // 4
     codes, written = [], []
     for bank in range(rows):
-        text = (folder / f"output_{bank}.hex").read_text(encoding="ascii")
-        words = [line for line in text.splitlines() if line and not line.startswith(("/", "@"))]
-        # The highest lane comes first in the text.
-        lanes = [
-            [word[digits * i : digits * (i + 1)] for i in range(feed - 1, -1, -1)] for word in words
-        ]
-        known = np.array([["x" not in lane.lower() for lane in word] for word in lanes])
-        codes.append(
-            [[int(lane, 16) if "x" not in lane.lower() else 0 for lane in word] for word in lanes]
-        )
-        written.append(known)
-    return np.array(codes, dtype=np.int64), np.array(written)
+        codes.append([_lanes(word, bits // 4, feed) for word in _words(folder, "output", bank)])
+        marks = [int(word, 16) for word in _words(folder, "written", bank)]
+        written.append([[mark >> lane & 1 for lane in range(feed)] for mark in marks])
+    return np.array(codes, dtype=np.int64), np.array(written, dtype=np.bool_)
+
+
+def _words(folder: Path, name: str, bank: int) -> list[str]:
+    """Words of a memory file that a simulator wrote, comments and addresses dropped."""
+    lines = (folder / f"{name}_{bank}.hex").read_text(encoding="ascii").lower().splitlines()
+    return [line for line in lines if line and not line.startswith(("/", "@"))]
+
+
+def _lanes(word: str, digits: int, feed: int) -> list[int]:
+    """Codes of a word, whose highest lane comes first in the text; -1 where a bit is unknown."""
+    lanes = [word[digits * i : digits * (i + 1)] for i in range(feed - 1, -1, -1)]
+    return [-1 if "x" in lane else int(lane, 16) for lane in lanes]

@@ -31,7 +31,7 @@ from golden.network import (
     WeightedLayer,
 )
 from golden.operators import post_process
-from rtl_models.engine import EngineRuns, run_engine
+from rtl_models.engine import EngineRuns, Simulator, run_engine
 from rtl_models.trace import first_difference
 from simulator.hardware import Hardware, hardware_from_dict
 from simulator.plan import LayerPlan, plan_layer
@@ -152,6 +152,7 @@ def verify_layer(
     *,
     workdir: Path,
     seed: int = 0,
+    simulator: Simulator = "icarus",
     sources: Sequence[Path] | None = None,
     overrides: Mapping[str, int] | None = None,
     lockstep: bool = False,
@@ -168,6 +169,8 @@ def verify_layer(
         Memory files, builds, trace and waves.
     seed : int
         Where layer and input come from, for the report.
+    simulator : "icarus" or "verilator"
+        See `run_engine`; differences are always looked for in Icarus.
     sources : sequence of Path, optional
         Verilog files of the engine instead of the package's.
     overrides : mapping, optional
@@ -180,7 +183,7 @@ def verify_layer(
     HardwareError, InputError
         The hardware does not take the layer, or the layer not the input.
     ToolError
-        Icarus is missing or cannot compile the sources.
+        The simulator is missing or cannot compile the sources.
     """
     job = _prepare(layer, hardware, x)
     options: dict[str, Any] = {
@@ -195,7 +198,7 @@ def verify_layer(
         expected = _expected(job, image)
         options["limit_cycles"] = expected.counters["cycles"] + SPARE_CYCLES
         options["folder"] = workdir / f"{_file_name(layer.name)}_{sample}"
-        results.append(run_engine(job.runs, image, trace=lockstep, **options))
+        results.append(run_engine(job.runs, image, simulator=simulator, trace=lockstep, **options))
         difference = _compare(job, expected, results[-1])
         if difference is None and lockstep:
             difference = _part(job, image, results[-1])
@@ -338,7 +341,9 @@ def _compare(job: _Job, expected: _Expected, result: EngineRuns) -> Difference |
 
 
 def _shown(code: np.int64, written: np.bool_) -> str:
-    return f"0x{code:x}" if written else "nothing"
+    if not written:
+        return "nothing"
+    return f"0x{code:x}" if code >= 0 else "x"
 
 
 def _difference(signal: str, expected: str, found: str) -> Difference:

@@ -236,6 +236,16 @@ def test_shipped_network_agrees_layer_by_layer(work, preset, weights):
         assert report.passed, f"{layer.name}: {report.difference}"
 
 
+@pytest.mark.slow
+def test_verilator_agrees_in_every_register_and_cycle(work):
+    for seed in range(5):
+        layer, x = random_layer(np.random.default_rng(seed), MACHINES["serial"])
+        report = verify_layer(
+            layer, MACHINES["serial"], x, workdir=work, simulator="verilator", lockstep=True
+        )
+        assert report.passed, f"seed {seed}: {report.difference}"
+
+
 @pytest.mark.parametrize("tool", ["iverilog", "verilator", "yosys"])
 @pytest.mark.parametrize("machine", ["serial-spill-saturate", "one-pe", "5x3-all-lanes", "16-bit"])
 def test_engine_is_clean_in_every_shape(tool, machine):

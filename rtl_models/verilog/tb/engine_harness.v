@@ -8,7 +8,8 @@
 //   feed.hex, parameters.hex, activation_<bank>.hex, stream_<column>.hex
 //                       memory images; words not given stay unknown (X)
 // and writes
-//   output_<bank>.hex   output memories, X where nothing was written
+//   output_<bank>.hex   output memories
+//   written_<bank>.hex  a bit for each lane of them: it was written out of reset
 //   counters.txt        per run: cycles, compute, fill, stall_feed, drain, overflow events, outputs
 //   trace.txt           with TRACE defined: signals and registers of every cycle of every run, one
 //                       line a cycle, in the order of rtl_models.trace.FIELDS; the line after the
@@ -116,12 +117,21 @@ module engine_harness #(
 
       reg [FEED*CODE_W-1:0] out_memory[0:OUT_WORDS-1];
       wire [CODE_W-1:0] code = out_data[(row%LANES)*CODE_W+:CODE_W];
+      reg [FEED-1:0] written[0:OUT_WORDS-1];
+      integer word;
+      initial for (word = 0; word < OUT_WORDS; word = word + 1) written[word] = '0;
       for (lane = 0; lane < FEED; lane = lane + 1) begin : g_lane
         always @(posedge clk) begin
-          if (out_write[row*FEED+lane]) out_memory[out_addr][lane*CODE_W+:CODE_W] <= code;
+          if (!rst && out_write[row*FEED+lane]) begin
+            out_memory[out_addr][lane*CODE_W+:CODE_W] <= code;
+            written[out_addr][lane] <= 1'b1;
+          end
         end
       end
-      always @(write_back) $writememh($sformatf("output_%0d.hex", row), out_memory);
+      always @(write_back) begin
+        $writememh($sformatf("output_%0d.hex", row), out_memory);
+        $writememh($sformatf("written_%0d.hex", row), written);
+      end
     end
 
     for (col = 0; col < COLS; col = col + 1) begin : g_stream
@@ -308,47 +318,84 @@ module engine_harness #(
 `endif
 
   // Sequence. Inputs change at the falling edge, so no race decides what a rising edge sees.
-  integer configuration, counters, run, runs, cycle, reset_at, limit, fields;
+  integer configuration, counters, run, runs, cycle, reset_at, limit;
+  localparam integer VALUE_W = ROWS * COORD_W > 64 ? ROWS * COORD_W : 64;
+  reg [VALUE_W-1:0] value;
 
   always #5 clk = !clk;
 
-  task configure;
+  // Values go through `value`: Verilator 5.006 does not notice what $fscanf writes directly.
+  task read_value;
     begin
-      fields = 0;
-      fields = fields + $fscanf(configuration, "%h", cfg_pixel_tiles);
-      fields = fields + $fscanf(configuration, "%h", cfg_channel_tiles);
-      fields = fields + $fscanf(configuration, "%h", cfg_results);
-      fields = fields + $fscanf(configuration, "%h", cfg_results_last);
-      fields = fields + $fscanf(configuration, "%h", cfg_feed_base);
-      fields = fields + $fscanf(configuration, "%h", cfg_stream_base);
-      fields = fields + $fscanf(configuration, "%h", cfg_first_channel);
-      fields = fields + $fscanf(configuration, "%h", cfg_parameter_base);
-      fields = fields + $fscanf(configuration, "%h", cfg_activation_base);
-      fields = fields + $fscanf(configuration, "%h", cfg_output_base);
-      fields = fields + $fscanf(configuration, "%h", cfg_in_words);
-      fields = fields + $fscanf(configuration, "%h", cfg_out_words);
-      fields = fields + $fscanf(configuration, "%h", cfg_start_y);
-      fields = fields + $fscanf(configuration, "%h", cfg_start_x);
-      fields = fields + $fscanf(configuration, "%h", cfg_step_y);
-      fields = fields + $fscanf(configuration, "%h", cfg_step_x);
-      fields = fields + $fscanf(configuration, "%h", cfg_row_y);
-      fields = fields + $fscanf(configuration, "%h", cfg_wrap_x);
-      fields = fields + $fscanf(configuration, "%h", cfg_pitch_x);
-      fields = fields + $fscanf(configuration, "%h", cfg_end_y);
-      fields = fields + $fscanf(configuration, "%h", cfg_end_x);
-      fields = fields + $fscanf(configuration, "%h", cfg_height);
-      fields = fields + $fscanf(configuration, "%h", cfg_width);
-      fields = fields + $fscanf(configuration, "%h", cfg_input_signed);
-      fields = fields + $fscanf(configuration, "%h", cfg_input_zero_point);
-      fields = fields + $fscanf(configuration, "%h", cfg_output_zero_point);
-      fields = fields + $fscanf(configuration, "%h", cfg_rounding);
-      fields = fields + $fscanf(configuration, "%h", cfg_minimum);
-      fields = fields + $fscanf(configuration, "%h", cfg_maximum);
-      fields = fields + $fscanf(configuration, "%h", cfg_drain);
-      if (fields != 30) begin
+      if ($fscanf(configuration, "%h", value) != 1) begin
         $display("configuration.hex ends early in run %0d", run);
         $finish;
       end
+    end
+  endtask
+
+  task configure;
+    begin
+      read_value;
+      cfg_pixel_tiles = value[TILE_W-1:0];
+      read_value;
+      cfg_channel_tiles = value[TILE_W-1:0];
+      read_value;
+      cfg_results = value[RESULTS_W-1:0];
+      read_value;
+      cfg_results_last = value[RESULTS_W-1:0];
+      read_value;
+      cfg_feed_base = value[FEED_ADDR_W-1:0];
+      read_value;
+      cfg_stream_base = value[STREAM_ADDR_W-1:0];
+      read_value;
+      cfg_first_channel = value[PARAM_ADDR_W-1:0];
+      read_value;
+      cfg_parameter_base = value[PARAM_ADDR_W-1:0];
+      read_value;
+      cfg_activation_base = value[ACT_ADDR_W-1:0];
+      read_value;
+      cfg_output_base = value[OUT_ADDR_W-1:0];
+      read_value;
+      cfg_in_words = value[ACT_ADDR_W-1:0];
+      read_value;
+      cfg_out_words = value[OUT_ADDR_W-1:0];
+      read_value;
+      cfg_start_y = value[ROWS*COORD_W-1:0];
+      read_value;
+      cfg_start_x = value[ROWS*COORD_W-1:0];
+      read_value;
+      cfg_step_y = value[COORD_W-1:0];
+      read_value;
+      cfg_step_x = value[COORD_W-1:0];
+      read_value;
+      cfg_row_y = value[COORD_W-1:0];
+      read_value;
+      cfg_wrap_x = value[COORD_W-1:0];
+      read_value;
+      cfg_pitch_x = value[COORD_W-1:0];
+      read_value;
+      cfg_end_y = value[COORD_W-1:0];
+      read_value;
+      cfg_end_x = value[COORD_W-1:0];
+      read_value;
+      cfg_height = value[COORD_W-1:0];
+      read_value;
+      cfg_width = value[COORD_W-1:0];
+      read_value;
+      cfg_input_signed = value[0];
+      read_value;
+      cfg_input_zero_point = value[CODE_W:0];
+      read_value;
+      cfg_output_zero_point = value[CODE_W:0];
+      read_value;
+      cfg_rounding = value[2:0];
+      read_value;
+      cfg_minimum = value[CODE_W:0];
+      read_value;
+      cfg_maximum = value[CODE_W:0];
+      read_value;
+      cfg_drain = value[0];
     end
   endtask
 
