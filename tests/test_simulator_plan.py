@@ -80,7 +80,7 @@ def test_every_output_is_drained_once_after_all_its_words():
 def test_strips_touch_the_rows_of_their_pixels():
     """Against a walk over all pixel indices and taps, idle ones included (rule M1)."""
     rng = np.random.default_rng(9)
-    for _ in range(60):
+    for _ in range(800):
         layer, x = random_layer(rng, "mac")
         shape = geometry(layer, (1, *x.shape[1:]))
         rows = int(rng.integers(1, 5))
