@@ -187,6 +187,8 @@ def extreme_groups(fmt, rounding):
     multipliers = [1 << 30, INT32_MAX]
     if rounding in ("double", "single"):
         multipliers.append(INT32_MIN)  # with it comes the one product that saturates
+    if rounding == "multiplier16":
+        multipliers += [0x40008000, 0x7FFF0000]  # a tie of the reduction to 16 bits, its limit
     if rounding.startswith("shift"):
         multipliers = [0]
     biases = (0,) if fmt.wide else (0, INT32_MIN, INT32_MAX)
