@@ -34,10 +34,10 @@ from golden.operators import post_process
 from rtl_models.engine import EngineRuns, Simulator, run_engine
 from rtl_models.trace import first_difference
 from simulator.hardware import Hardware, hardware_from_dict
-from simulator.plan import LayerPlan, plan_layer
+from simulator.plan import LayerPlan
 from simulator.program import Geometry, LayerProgram, compile_layer, layer_geometry
 from simulator.stepped import ENGINE_CAUSES, Engine
-from simulator.timing import time_plan
+from simulator.timing import plan_layer, time_plan
 
 Array = NDArray[Any]
 

@@ -21,7 +21,7 @@ _HOMES = {
     "list_presets": "simulator.hardware",
     "load_hardware": "simulator.hardware",
     "load_table": "simulator.energy",
-    "plan_layer": "simulator.plan",
+    "plan_layer": "simulator.timing",
     "project_weights": "simulator.projection",
     "simulate": "simulator.machine",
     "step_layer": "simulator.stepped",

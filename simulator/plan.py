@@ -1,5 +1,7 @@
 """How a weighted layer is cut into passes that fit the buffers (rules T1 to T3).
 
+`cut_layer` cuts for given parts of the buffers; `simulator.timing.plan_layer` chooses the parts.
+
 A *pass* is one run of the engine: a range of pixel tiles times a range of channel tiles, or one
 pixel tile times a part (chunk) of one channel tile's words. The plan counts stream entries straight
 from the weights; it does not build the streams.
@@ -31,7 +33,7 @@ from numpy.typing import NDArray
 from golden.errors import HardwareError
 from golden.network import Conv2D, FullyConnected, Padding, WeightedLayer
 from simulator import kernels
-from simulator.hardware import Hardware, check_layer_fits
+from simulator.hardware import Hardware
 
 Range = tuple[int, int]
 """First and one past the last."""
@@ -222,15 +224,52 @@ class _Group:
     weight_bytes: tuple[int, ...]  # one for each chunk, or one
 
 
-def plan_layer(layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware) -> LayerPlan:
-    """Cut a weighted layer into passes.
+@dataclass(frozen=True)
+class Capacity:
+    """Bytes that one pass may fill of each buffer (rule T1)."""
+
+    activation_bytes: int
+    weight_bytes: int
+    output_bytes: int
+
+
+def capacity(hardware: Hardware, weight_share: int = 1, pixel_share: int = 1) -> Capacity:
+    """Bound a pass: all of each buffer, or half where it is doubled, divided by a share.
 
     Parameters
     ----------
-    layer : WeightedLayer
-    input_shape : tuple of int
-        Of one inference (batch 1).
     hardware : Hardware
+    weight_share, pixel_share : int
+        Divisors of the weight buffer, and of the activation and output buffers.
+    """
+    halves = 2 if hardware.buffers.double_buffer else 1
+    buffers = hardware.buffers
+    return Capacity(
+        activation_bytes=buffers.activation_bytes // (halves * pixel_share),
+        weight_bytes=buffers.weight_bytes // (halves * weight_share),
+        output_bytes=buffers.output_bytes // (halves * pixel_share),
+    )
+
+
+def cut_layer(
+    name: str,
+    shape: Geometry,
+    tiles: tuple[ChannelTile, ...],
+    hardware: Hardware,
+    limit: Capacity,
+) -> LayerPlan:
+    """Cut a weighted layer into the largest passes that `limit` allows.
+
+    Parameters
+    ----------
+    name : str
+        Of the layer, for errors.
+    shape : Geometry
+        From `geometry`, for one inference (batch 1).
+    tiles : tuple of ChannelTile
+        From `channel_tiles`.
+    hardware : Hardware
+    limit : Capacity
 
     Returns
     -------
@@ -239,13 +278,10 @@ def plan_layer(layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Har
     Raises
     ------
     HardwareError
-        Where a buffer cannot hold the smallest pass, or the PE cannot take a weight.
+        Where a buffer cannot hold the smallest pass.
     """
-    check_layer_fits(layer, hardware)
-    shape = geometry(layer, input_shape)
-    tiles = channel_tiles(layer, shape, hardware)
-    groups = _channel_groups(layer.name, tiles, hardware)
-    strips = _pixel_strips(layer.name, shape, tiles, groups, hardware)
+    groups = _channel_groups(name, tiles, hardware, limit)
+    strips = _pixel_strips(name, shape, tiles, groups, hardware, limit)
     return LayerPlan(shape, tiles, _passes(shape, tiles, groups, strips, hardware))
 
 
@@ -281,10 +317,6 @@ def channel_tiles(
 # -- capacities -----------------------------------------------------------------------------------
 
 
-def _capacity(total_bytes: int, hardware: Hardware) -> int:
-    return total_bytes // 2 if hardware.buffers.double_buffer else total_bytes
-
-
 def _too_small(
     name: str, what: str, key: str, total_bytes: int, need_bytes: int, hardware: Hardware, way: str
 ) -> HardwareError:
@@ -300,9 +332,10 @@ def _bytes(bits: int) -> int:
     return -(-bits // 8)
 
 
-def _channel_groups(name: str, tiles: tuple[ChannelTile, ...], hardware: Hardware) -> list[_Group]:
+def _channel_groups(
+    name: str, tiles: tuple[ChannelTile, ...], hardware: Hardware, limit: Capacity
+) -> list[_Group]:
     """Rule T2: consecutive channel tiles as long as they fit, or one tile cut into chunks."""
-    capacity = _capacity(hardware.buffers.weight_bytes, hardware)
     entries = [kernels.column_entries(tile.counts) for tile in tiles]
     sizes = [
         _bytes(_content_bits(int(column.sum()), tile.words.size, tile.channels, hardware))
@@ -320,15 +353,15 @@ def _channel_groups(name: str, tiles: tuple[ChannelTile, ...], hardware: Hardwar
             words += tiles[last].words.size
             channels += tiles[last].channels
             held = cols * int(depth.max())
-            fits = _bytes(_content_bits(held, words, channels, hardware)) <= capacity
-            if not (fits and _outputs_fit(tiles, (first, last + 1), hardware)):
+            fits = _bytes(_content_bits(held, words, channels, hardware)) <= limit.weight_bytes
+            if not (fits and _outputs_fit(tiles, (first, last + 1), hardware, limit)):
                 break
             last += 1
         if last > first:
             groups.append(_Group((first, last), (), (sum(sizes[first:last]),)))
             first = last
         else:
-            groups.append(_cut(name, tiles, first, capacity, hardware))
+            groups.append(_cut(name, tiles, first, limit.weight_bytes, hardware))
             first += 1
     return groups
 
@@ -341,10 +374,12 @@ def _content_bits(entries: int, words: int, channels: int, hardware: Hardware) -
     )
 
 
-def _outputs_fit(tiles: tuple[ChannelTile, ...], span: Range, hardware: Hardware) -> bool:
+def _outputs_fit(
+    tiles: tuple[ChannelTile, ...], span: Range, hardware: Hardware, limit: Capacity
+) -> bool:
     """Whether one pixel tile's outputs fit; of one channel tile, `_pixel_strips` checks it."""
-    capacity = _capacity(hardware.buffers.output_bytes, hardware)
-    return span[1] - span[0] == 1 or _held_output_bytes(tiles, span, 1, hardware) <= capacity
+    one_tile = span[1] - span[0] == 1
+    return one_tile or _held_output_bytes(tiles, span, 1, hardware) <= limit.output_bytes
 
 
 def _held_output_bytes(
@@ -359,7 +394,7 @@ def _held_output_bytes(
 
 
 def _cut(
-    name: str, tiles: tuple[ChannelTile, ...], index: int, capacity: int, hardware: Hardware
+    name: str, tiles: tuple[ChannelTile, ...], index: int, limit_bytes: int, hardware: Hardware
 ) -> _Group:
     """Cut one channel tile along its words into the fewest chunks that fit, longest first."""
     tile = tiles[index]
@@ -371,7 +406,7 @@ def _cut(
         stop = kernels.chunk_end(
             tile.counts,
             start,
-            8 * capacity,
+            8 * limit_bytes,
             hardware.entry_bits,
             hardware.feed_word_bits,
             tile.channels * hardware.parameter_bits,
@@ -411,14 +446,13 @@ def _pixel_strips(
     tiles: tuple[ChannelTile, ...],
     groups: list[_Group],
     hardware: Hardware,
+    limit: Capacity,
 ) -> list[Range]:
     """Rule T2: consecutive pixel tiles whose input rows and outputs fit."""
     rows = hardware.array.rows
-    inputs = _capacity(hardware.buffers.activation_bytes, hardware)
-    outputs = _capacity(hardware.buffers.output_bytes, hardware)
     row_bits = _row_bits(shape, hardware)
     tile_output_bytes = max(_held_output_bytes(tiles, group.tiles, 1, hardware) for group in groups)
-    if tile_output_bytes > outputs:
+    if tile_output_bytes > limit.output_bytes:
         raise _too_small(
             name,
             "the outputs of one pixel tile and one channel tile",
@@ -434,12 +468,13 @@ def _pixel_strips(
         last = first
         while (
             last < count
-            and _bytes(shape.input_rows((first, last + 1), rows) * row_bits) <= inputs
+            and _bytes(shape.input_rows((first, last + 1), rows) * row_bits)
+            <= limit.activation_bytes
             and max(
                 _held_output_bytes(tiles, group.tiles, last + 1 - first, hardware)
                 for group in groups
             )
-            <= outputs
+            <= limit.output_bytes
         ):
             last += 1
         if last == first:

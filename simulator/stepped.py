@@ -19,9 +19,10 @@ from golden.network import FullyConnected, WeightedLayer
 from simulator import stepped_kernels as kernels
 from simulator.hardware import Hardware
 from simulator.memory_image import activation_banks, outputs_from_banks
-from simulator.plan import Pass, plan_layer
+from simulator.plan import Pass
 from simulator.program import ROUNDINGS, Geometry, LayerProgram, compile_layer
 from simulator.results import AccumulatorValues, Events, LayerTiming
+from simulator.timing import plan_layer
 
 IntArray = NDArray[np.int64]
 

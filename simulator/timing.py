@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from golden.errors import HardwareError
 from golden.network import (
     Add,
     AveragePool2D,
@@ -30,8 +32,16 @@ from golden.network import (
     WeightedLayer,
 )
 from simulator import kernels
-from simulator.hardware import Hardware
-from simulator.plan import LayerPlan, Pass, Range, plan_layer
+from simulator.hardware import Hardware, check_layer_fits
+from simulator.plan import (
+    LayerPlan,
+    Pass,
+    Range,
+    capacity,
+    channel_tiles,
+    cut_layer,
+    geometry,
+)
 from simulator.results import CAUSES, Events, LayerTiming
 
 FILL_CYCLES = 3
@@ -41,10 +51,12 @@ POST_PROCESSED = (Add, Mul, Softmax, Clamp, Quantize, Dequantize)
 """Layers whose work is one operation for each output element."""
 
 
-def time_layer(
-    layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware
-) -> LayerTiming:
-    """Cycles by cause and events of one array layer and one inference.
+SHARES = (1, 2, 4, 8, 16)
+"""Parts of the buffers that plans are tried for (rule T3)."""
+
+
+def plan_layer(layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware) -> LayerPlan:
+    """Choose how a weighted layer is cut into passes (rule T3).
 
     Parameters
     ----------
@@ -55,26 +67,75 @@ def time_layer(
 
     Returns
     -------
-    LayerTiming
+    LayerPlan
 
     Raises
     ------
     HardwareError
-        Where the hardware cannot hold the layer.
+        Where a buffer cannot hold the smallest pass, or the PE cannot take a weight.
     """
-    return time_plan(plan_layer(layer, input_shape, hardware), hardware)
+    return _choose(layer, input_shape, hardware)[0]
+
+
+def time_layer(
+    layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware
+) -> LayerTiming:
+    """Cycles by cause and events of one array layer and one inference, cut as `plan_layer` does.
+
+    Parameters and errors are those of `plan_layer`.
+    """
+    return _choose(layer, input_shape, hardware)[1]
 
 
 def time_plan(plan: LayerPlan, hardware: Hardware) -> LayerTiming:
-    """`time_layer` of a layer that is planned already."""
-    cache: dict[tuple[Range, Range | None, int], _Run] = {}
+    """Cycles by cause and events of a layer that is cut already."""
+    return _time(plan, hardware, {})
+
+
+def _choose(
+    layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware
+) -> tuple[LayerPlan, LayerTiming]:
+    """Rule T3: the fewest cycles of all cuts that move no more bytes than the largest passes do."""
+    check_layer_fits(layer, hardware)
+    shape = geometry(layer, input_shape)
+    tiles = channel_tiles(layer, shape, hardware)
+    runs: _Runs = {}
+    best = cut_layer(layer.name, shape, tiles, hardware, capacity(hardware))
+    timing = _time(best, hardware, runs)
+    if not hardware.buffers.double_buffer:
+        return best, timing
+    limit_bytes = _dram_bytes(timing)
+    tried = {best.passes}
+    for weight_share, pixel_share in product(SHARES, SHARES):
+        limit = capacity(hardware, weight_share, pixel_share)
+        try:
+            plan = cut_layer(layer.name, shape, tiles, hardware, limit)
+        except HardwareError:  # this part of the buffers holds no pass at all
+            continue
+        if plan.passes in tried:
+            continue
+        tried.add(plan.passes)
+        if sum(p.load_weight_bytes + p.load_activation_bytes for p in plan.passes) > limit_bytes:
+            continue
+        found = _time(plan, hardware, runs)
+        if found.cycles < timing.cycles and _dram_bytes(found) <= limit_bytes:
+            best, timing = plan, found
+    return best, timing
+
+
+def _dram_bytes(timing: LayerTiming) -> int:
+    return timing.events.dram_read_bytes + timing.events.dram_write_bytes
+
+
+def _time(plan: LayerPlan, hardware: Hardware, known: _Runs) -> LayerTiming:
+    """Time a plan; `known` keeps the runs that plans of one layer have in common."""
     runs = []
     for each in plan.passes:
         pixel_tiles = each.pixel_tiles[1] - each.pixel_tiles[0]
         key = (each.channel_tiles, each.words, pixel_tiles)
-        if key not in cache:
-            cache[key] = _run(plan, each, pixel_tiles, hardware)
-        runs.append(cache[key])
+        if key not in known:
+            known[key] = _run(plan, each, pixel_tiles, hardware)
+        runs.append(known[key])
     loads_stores = np.array(
         [(p.load_weight_bytes, p.load_activation_bytes, p.store_bytes) for p in plan.passes],
         dtype=np.int64,
@@ -117,6 +178,10 @@ class _Run:
     entries: int
     words: int
     parameter_reads: int
+
+
+_Runs = dict[tuple[Range, Range | None, int], _Run]
+"""Runs by channel tiles, words, and number of pixel tiles."""
 
 
 def _run(plan: LayerPlan, each: Pass, pixel_tiles: int, hardware: Hardware) -> _Run:

@@ -14,9 +14,9 @@ from rtl_models.engine import run_engine
 from rtl_models.parameters import engine_parameters, run_configuration
 from rtl_models.verify import random_layer, verify_layer
 from simulator.hardware import hardware_from_dict, load_hardware
-from simulator.plan import plan_layer
 from simulator.program import compile_layer
 from simulator.projection import project_weights
+from simulator.timing import plan_layer
 
 NETWORK = Path(__file__).parents[1] / "napier" / "models" / "digits.npz"
 

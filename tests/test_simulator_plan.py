@@ -13,8 +13,9 @@ from golden.errors import HardwareError
 from golden.network import Conv2D, Padding, Requantization
 from simulator import kernels
 from simulator.hardware import hardware_from_dict, load_hardware
-from simulator.plan import geometry, plan_layer
+from simulator.plan import LayerPlan, capacity, channel_tiles, cut_layer, geometry
 from simulator.program import compile_layer
+from simulator.timing import plan_layer, time_plan
 
 ONE = Requantization(np.array([1 << 30], np.int32), np.array([1], np.int32))
 
@@ -37,6 +38,12 @@ def conv(weights, **changes):
     return replace(layer, **changes)
 
 
+def largest_passes(layer, input_shape, hardware) -> LayerPlan:
+    shape = geometry(layer, input_shape)
+    tiles = channel_tiles(layer, shape, hardware)
+    return cut_layer(layer.name, shape, tiles, hardware, capacity(hardware))
+
+
 def hardware_with(preset="mac4x4", **tables):
     settings = load_hardware(preset).model_dump()
     for table, changes in tables.items():
@@ -53,7 +60,7 @@ def plans(count, seed):
         hardware = random_hardware(rng, pe)
         shape = (1, *x.shape[1:])
         try:
-            yield layer, shape, hardware, plan_layer(layer, shape, hardware)
+            yield layer, shape, hardware, largest_passes(layer, shape, hardware)
         except HardwareError as error:
             assert "raise it to at least" in str(error)  # noqa: PT017
 
@@ -156,7 +163,7 @@ def test_passes_fit_the_buffers_and_load_what_the_program_holds():
 
 def test_a_layer_that_fits_is_one_pass():
     layer = conv(np.ones((4, 1, 1, 2)))
-    (only,) = plan_layer(layer, (1, 3, 4, 2), hardware_with()).passes
+    (only,) = largest_passes(layer, (1, 3, 4, 2), hardware_with()).passes
     assert only.pixel_tiles == (0, 3)
     assert only.channel_tiles == (0, 1)
     assert only.words is None
@@ -174,7 +181,7 @@ def test_strips_load_the_rows_they_touch():
     """3 x 3 on 12 x 4 x 2: a row has 8 bytes, so that half of 64 bytes holds 4 input rows."""
     layer = conv(np.ones((4, 3, 3, 2)), padding=Padding(1, 1, 1, 1))
     machine = hardware_with(buffers={"activation_bytes": 64, "weight_bytes": 65536})
-    passes = plan_layer(layer, (1, 12, 4, 2), machine).passes
+    passes = largest_passes(layer, (1, 12, 4, 2), machine).passes
     # A pixel tile of 4 is one output row. 4 input rows serve 2 output rows, and 3 at the top and
     # bottom, where a row of padding is no input.
     assert [each.pixel_tiles for each in passes] == [
@@ -200,12 +207,12 @@ def test_the_cheaper_loop_is_inside():
         },
     )
     layer = conv(np.ones((8, 1, 1, 60)))
-    plan = plan_layer(layer, (1, 1, 16, 60), machine)
+    plan = largest_passes(layer, (1, 1, 16, 60), machine)
     assert [(p.pixel_tiles, p.channel_tiles) for p in plan.passes[:2]] == [
         ((0, 4), (0, 1)),
         ((0, 4), (1, 2)),
     ]
-    wide = plan_layer(layer, (1, 32, 4, 60), machine)
+    wide = largest_passes(layer, (1, 32, 4, 60), machine)
     inputs = sum(p.load_activation_bytes for p in wide.passes)
     weights = sum(p.load_weight_bytes for p in wide.passes)
     once = {p.pixel_tiles: p.load_activation_bytes for p in wide.passes if p.load_activation_bytes}
@@ -236,7 +243,7 @@ def test_small_buffers_are_named_with_what_would_do(buffers, sentence):
     layer = conv(np.ones((4, 1, 1, 64)))
     machine = hardware_with(array={"feed": 16, "lookahead": 16}, buffers=buffers)
     with pytest.raises(HardwareError, match=sentence):
-        plan_layer(layer, (1, 4, 4, 64), machine)
+        largest_passes(layer, (1, 4, 4, 64), machine)
 
 
 def test_a_raised_buffer_is_enough():
@@ -244,7 +251,7 @@ def test_a_raised_buffer_is_enough():
     machine = hardware_with(buffers={"activation_bytes": 512, "weight_bytes": 64})
     for _ in range(10):
         try:
-            plan_layer(layer, (1, 4, 4, 64), machine)
+            largest_passes(layer, (1, 4, 4, 64), machine)
             break
         except HardwareError as error:
             key = str(error).split("buffers.")[1].split("=")[0]
@@ -263,7 +270,7 @@ def test_depthwise_columns_pick_their_own_channel_only():
     weights = np.arange(1, 5).reshape(4, 1, 1, 1)
     layer = conv(weights, groups=4)
     machine = hardware_with(array={"feed": 2, "lookahead": 4})
-    (tile,) = plan_layer(layer, (1, 2, 2, 4), machine).tiles
+    (tile,) = largest_passes(layer, (1, 2, 2, 4), machine).tiles
     assert tile.words.tolist() == [0, 1]
     assert tile.counts.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
 
@@ -271,16 +278,16 @@ def test_depthwise_columns_pick_their_own_channel_only():
 def test_serial_entries_are_signed_digits():
     """Non-adjacent forms: 7 = 8 - 1, 85 = 64 + 16 + 4 + 1, -96 = -128 + 32, 0 none."""
     layer = conv(np.array([7, 85, -96, 0]).reshape(4, 1, 1, 1))
-    (tile,) = plan_layer(layer, (1, 1, 1, 1), hardware_with("nhot2_4x4")).tiles
+    (tile,) = largest_passes(layer, (1, 1, 1, 1), hardware_with("nhot2_4x4")).tiles
     assert tile.counts[:, 0].tolist() == [2, 4, 2, 0]
 
 
 def test_words_that_no_column_needs_are_not_listed():
     weights = np.zeros((4, 1, 1, 8))
     weights[2, 0, 0, 5] = 1
-    (tile,) = plan_layer(conv(weights), (1, 1, 1, 8), hardware_with()).tiles
+    (tile,) = largest_passes(conv(weights), (1, 1, 1, 8), hardware_with()).tiles
     assert tile.words.tolist() == [2]
-    empty = plan_layer(conv(np.zeros((4, 1, 1, 8))), (1, 1, 1, 8), hardware_with())
+    empty = largest_passes(conv(np.zeros((4, 1, 1, 8))), (1, 1, 1, 8), hardware_with())
     assert empty.tiles[0].words.tolist() == [0]
 
 
@@ -307,5 +314,42 @@ def test_large_presets_hold_the_widest_rows_of_usual_networks(preset, shape, str
         stride=(stride, stride),
         padding=Padding(1, 1, 1, 1),
     )
-    plan = plan_layer(layer, shape, load_hardware(preset))
+    plan = largest_passes(layer, shape, load_hardware(preset))
     assert plan.geometry.pixels == (shape[1] // stride) ** 2
+
+
+def test_chosen_plan_is_never_slower_nor_moves_more_than_the_largest_passes():
+    rng = np.random.default_rng(11)
+    faster = 0
+    for i in range(120):
+        pe = list(PES)[i % 4]
+        layer, x = random_layer(rng, pe)
+        hardware = random_hardware(rng, pe)
+        shape = (1, *x.shape[1:])
+        try:
+            largest = time_plan(largest_passes(layer, shape, hardware), hardware)
+        except HardwareError:
+            continue
+        chosen = time_plan(plan_layer(layer, shape, hardware), hardware)
+        assert chosen.cycles <= largest.cycles
+        assert moved_bytes(chosen) <= moved_bytes(largest)
+        faster += chosen.cycles < largest.cycles
+    assert faster > 0
+
+
+def moved_bytes(timing):
+    return timing.events.dram_read_bytes + timing.events.dram_write_bytes
+
+
+def test_transfers_overlap_where_whole_layer_would_fit_one_pass():
+    # 16 channel tiles of a dense-like convolution fit the weight buffer at once, but then no load
+    # would hide behind a computation: the chosen plan has several passes.
+    layer = conv(np.ones((64, 1, 1, 64)))
+    machine = hardware_with(
+        buffers={"weight_bytes": 1 << 20, "activation_bytes": 1 << 16, "output_bytes": 1 << 16}
+    )
+    whole = largest_passes(layer, (1, 8, 8, 64), machine)
+    chosen = plan_layer(layer, (1, 8, 8, 64), machine)
+    assert len(whole.passes) == 1
+    assert len(chosen.passes) > 1
+    assert time_plan(chosen, machine).cycles < time_plan(whole, machine).cycles

@@ -16,11 +16,11 @@ from golden.operators import post_process
 from simulator import stepped_kernels as kernels
 from simulator.digits import digit_count
 from simulator.hardware import hardware_from_dict, load_hardware, to_toml
-from simulator.plan import Pass, plan_layer
+from simulator.plan import Pass
 from simulator.program import ROUNDINGS, compile_layer
 from simulator.results import CAUSES, Events
 from simulator.stepped import ArrayModel, Engine, EngineRun, layer_timing, step_layer
-from simulator.timing import time_layer
+from simulator.timing import plan_layer, time_layer
 
 PES = {
     "mac": {"kind": "mac"},
