@@ -1,6 +1,6 @@
 """Speed of the fast value model, as a ratio to a float32 matrix product of the same shape.
 
-    pytest benchmarks/bench_values.py --benchmark-only -o python_files='bench_*.py'
+    pytest benchmarks --benchmark-only -o python_files='bench_*.py'
 
 Each layer runs with values, prefix extremes, overflow record and output codes. `extra_info` has the
 products a second of the layer and of NumPy's float32 matmul in the same process, and their ratio.

@@ -20,6 +20,8 @@ from golden.errors import InputError, NapierError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rtl_models.engine import Simulator
+
 Progress = Callable[[int, int, str], None]
 """Called as (done, total, what) while long work goes on."""
 
@@ -149,6 +151,13 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
     help="Project the weights first.",
 )  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random layers.")
+@click.option(
+    "--simulator",
+    type=click.Choice(["icarus", "verilator"]),
+    default="icarus",
+    show_default=True,
+    help="What runs the Verilog.",
+)
 @click.option("--work", "work_folder", metavar="DIR", help="Keep builds and waveforms.")
 def verify(
     model: str | None,
@@ -158,9 +167,10 @@ def verify(
     inputs: tuple[str, ...],
     weights: str,
     seed: int,
+    simulator: Simulator,
     work_folder: str | None,
 ) -> None:
-    """Run layers through the Verilog in Icarus and compare every bit and every cycle.
+    """Run layers through the Verilog and compare every bit and every cycle.
 
     Outputs and overflow counters are compared with the golden model, cycles and their causes
     with the cycle model. A difference ends with exit code 1 and names cycle, signal, expected and
@@ -174,10 +184,10 @@ def verify(
         raise InputError("--random draws its own layers; leave MODEL out, or leave --random out")
     with progress_bar() as progress:
         if count is not None:
-            summary = verify_random_layers(count, machine, seed, work_folder, progress)
+            summary = verify_random_layers(count, machine, seed, simulator, work_folder, progress)
         else:
             summary = verify_model(
-                model, machine, layer_names, inputs, weights, work_folder, progress
+                model, machine, layer_names, inputs, weights, simulator, work_folder, progress
             )
     console().print(summary.table())
     if not summary.passed:

@@ -19,11 +19,15 @@ from golden.errors import InputError, OutputError
 from golden.network import Layer, Network, WeightedLayer
 from golden.run import run as run_golden
 from napier.loading import Samples, default_samples, load_model, load_samples
+from rtl_models.engine import Simulator
 from rtl_models.verify import VerifyReport, verify_layer, verify_random
 from simulator.hardware import Hardware
 from simulator.projection import project_weights
 
 Progress = Callable[[int, int, str], None]
+
+LONGEST_TABLE = 30
+"""Rows of a table; more layers than this are shown by kind."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Summary:
         return all(report.passed for report in self.reports)
 
     def table(self) -> RenderableType:
-        """One row a layer, then the verdict; fits 80 columns."""
+        """One row a layer, or a kind of layer where there are many; then the verdict."""
         table = Table(
             box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, expand=True
         )
@@ -49,17 +53,14 @@ class Summary:
         for heading in ("outputs", "cycles", "overflows", "seconds"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
-        for report in self.reports:
-            table.add_row(
-                report.name,
-                report.op,
-                "x".join(map(str, report.input_shape[1:])),
-                str(report.outputs),
-                str(report.cycles),
-                str(report.overflow_events),
-                f"{report.seconds:.2f}",
-                Text("equal", "green") if report.passed else Text("DIFFERS", "bold red"),
-            )
+        if len(self.reports) <= LONGEST_TABLE:
+            for report in self.reports:
+                shape = "x".join(map(str, report.input_shape[1:]))
+                _add_row(table, report.name, report.op, shape, [report])
+        else:
+            for op in sorted({report.op for report in self.reports}):
+                reports = [report for report in self.reports if report.op == op]
+                _add_row(table, _layers(len(reports)), op, "", reports)
         return Group(table, self.verdict())
 
     def verdict(self) -> Text:
@@ -70,14 +71,37 @@ class Summary:
         cycles = sum(report.cycles for report in self.reports)
         outputs = sum(report.outputs for report in self.reports)
         return Text(
-            f"{len(self.reports)} layers on {self.hardware}: Verilog, golden and cycle model agree"
+            f"{_layers(len(self.reports))} on {self.hardware}: Verilog, golden and cycle model agree"
             f" in {outputs} outputs, all overflow counters, and {cycles} cycles and their causes",
             "green",
         )
 
 
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"
+
+
+def _add_row(table: Table, name: str, op: str, shape: str, reports: list[VerifyReport]) -> None:
+    passed = all(report.passed for report in reports)
+    table.add_row(
+        name,
+        op,
+        shape,
+        str(sum(report.outputs for report in reports)),
+        str(sum(report.cycles for report in reports)),
+        str(sum(report.overflow_events for report in reports)),
+        f"{sum(report.seconds for report in reports):.2f}",
+        Text("equal", "green") if passed else Text("DIFFERS", "bold red"),
+    )
+
+
 def verify_random_layers(
-    count: int, hardware: Hardware, seed: int, work_folder: str | None, progress: Progress
+    count: int,
+    hardware: Hardware,
+    seed: int,
+    simulator: Simulator,
+    work_folder: str | None,
+    progress: Progress,
 ) -> Summary:
     """Verify `count` random layers; stops at the first that differs."""
     done: list[VerifyReport] = []
@@ -87,7 +111,7 @@ def verify_random_layers(
         progress(len(done), count, f"{each.op} {each.input_shape}")
 
     with _folder(work_folder) as (folder, keep):
-        reports = verify_random(count, hardware, seed, report, workdir=folder)
+        reports = verify_random(count, hardware, seed, report, workdir=folder, simulator=simulator)
         summary = Summary(hardware.name, tuple(reports))
         keep(not summary.passed)
     return summary
@@ -99,6 +123,7 @@ def verify_model(
     layer_names: tuple[str, ...],
     inputs: tuple[str, ...],
     weights: str,
+    simulator: Simulator,
     work_folder: str | None,
     progress: Progress,
 ) -> Summary:
@@ -121,7 +146,7 @@ def verify_model(
         for number, layer in enumerate(layers):
             progress(number, len(layers), layer.name)
             x = tensors[layer.inputs[0]]
-            reports.append(verify_layer(layer, hardware, x, workdir=folder))
+            reports.append(verify_layer(layer, hardware, x, workdir=folder, simulator=simulator))
             if not reports[-1].passed:
                 keep(True)
                 break

@@ -382,6 +382,7 @@ def verify_random(
     progress: Callable[[VerifyReport], None] | None = None,
     *,
     workdir: Path,
+    simulator: Simulator = "icarus",
 ) -> list[VerifyReport]:
     """Verify random small layers, stopping at the first that differs.
 
@@ -393,7 +394,7 @@ def verify_random(
         The i-th layer is `random_layer` of seed + i.
     progress : function of a report, optional
         Called after every layer.
-    workdir : Path
+    workdir, simulator
         As in `verify_layer`.
     """
     reports = []

@@ -51,7 +51,7 @@ POST_PROCESSED = (Add, Mul, Softmax, Clamp, Quantize, Dequantize)
 """Layers whose work is one operation for each output element."""
 
 
-SHARES = (1, 2, 4, 8, 16)
+SHARES = (1, 2, 4, 8)
 """Parts of the buffers that plans are tried for (rule T3)."""
 
 

@@ -49,6 +49,17 @@ def test_verilog_array_and_stepped_model_agree_in_every_register_and_cycle(
 
 @pytest.mark.rtl
 @pytest.mark.slow
+def test_ten_million_cycles_of_an_8x8_array_agree(tmp_path: Path) -> None:
+    machine = hardware("nhot2_4x4", {"rows": 8, "cols": 8, "acc_bits": 18})
+    library = lockstep.build(machine, tmp_path)
+    result = lockstep.run_lockstep(machine, library, 10_000_000, seed=8)
+    assert result.mismatch is None
+    assert result.cycles == 10_000_000
+    assert result.overflow_steps > 0
+
+
+@pytest.mark.rtl
+@pytest.mark.slow
 def test_lockstep_names_the_first_difference_of_a_wrong_array(tmp_path: Path) -> None:
     right = hardware("mac4x4", {"acc_bits": 18})
     wrong = hardware("mac4x4", {"acc_bits": 18, "acc_overflow": "saturate"})
