@@ -71,8 +71,9 @@ class Summary:
         cycles = sum(report.cycles for report in self.reports)
         outputs = sum(report.outputs for report in self.reports)
         return Text(
-            f"{_layers(len(self.reports))} on {self.hardware}: Verilog, golden and cycle model agree"
-            f" in {outputs} outputs, all overflow counters, and {cycles} cycles and their causes",
+            f"{_layers(len(self.reports))} on {self.hardware}: Verilog, golden and cycle model"
+            f" agree in {outputs} outputs, all overflow counters, and {cycles} cycles and their"
+            " causes",
             "green",
         )
 

@@ -241,3 +241,26 @@ def test_uint8_convolution_takes_the_scale_product_in_float32():
     )
     assert double.multiplier[0] == naive.quantize_multiplier(a * b)[0]
     assert single.multiplier[0] != double.multiplier[0]
+
+
+BULK = 1_000_000
+"""Random values for each rule (rung L1)."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "rounding", ["double", "single", "multiplier16", "shift_half_up", "shift_half_even"]
+)
+def test_a_million_random_requantizations_equal_unlimited_integers(rounding):
+    rng = np.random.default_rng(len(rounding))
+    acc = rng.integers(-(2**31), 2**31, BULK) >> rng.integers(0, 31, BULK)
+    acc[::97] = rng.choice([-(2**31), 2**31 - 1, -1, 0, 1], acc[::97].size)
+    multiplier = rng.integers(0, 2**31, BULK)
+    multiplier[::89] = rng.choice([0, 2**30, 2**31 - 1], multiplier[::89].size)
+    shift = rng.integers(-31, 8, BULK)
+    rules = Requantization(multiplier.astype(np.int32), shift.astype(np.int32), rounding)
+    expected = [
+        naive.requantize(a, m, s, rounding)
+        for a, m, s in zip(acc.tolist(), multiplier.tolist(), shift.tolist(), strict=True)
+    ]
+    np.testing.assert_array_equal(requantize(acc, rules), expected)
