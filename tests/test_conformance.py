@@ -335,7 +335,6 @@ OBSERVED_INPUTS = {
     "kws_ref_model": ("kws_500.npz", 0),
     "pretrainedResnet_quant": ("cifar10_50.npz", 128),
 }
-WIDTHS = (8, 12, 16, 17, 20)
 
 
 def sha256(array):
@@ -383,7 +382,7 @@ def test_accumulators_of_a_whole_network_have_the_observed_hash(observed):
 def test_accumulation_of_a_whole_network_overflows_where_observed(observed, overflow):
     for layer, x, fact in weighted_layers(observed):
         stats = fact["stats"]
-        for bits in WIDTHS:
+        for bits in map(int, stats["over"]):
             result = accumulate_layer(layer, x, Accumulator(bits, overflow))
             assert result.minimum.min() == stats["prefix_min"]
             assert result.maximum.max() == stats["prefix_max"]
