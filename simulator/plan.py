@@ -233,21 +233,30 @@ class Capacity:
     output_bytes: int
 
 
-def capacity(hardware: Hardware, weight_share: int = 1, pixel_share: int = 1) -> Capacity:
-    """Bound a pass: all of each buffer, or half where it is doubled, divided by a share.
-
-    Parameters
-    ----------
-    hardware : Hardware
-    weight_share, pixel_share : int
-        Divisors of the weight buffer, and of the activation and output buffers.
-    """
+def capacity(hardware: Hardware) -> Capacity:
+    """Bound a pass by the hardware: all of each buffer, or half where it is doubled (rule T1)."""
     halves = 2 if hardware.buffers.double_buffer else 1
     buffers = hardware.buffers
     return Capacity(
-        activation_bytes=buffers.activation_bytes // (halves * pixel_share),
-        weight_bytes=buffers.weight_bytes // (halves * weight_share),
-        output_bytes=buffers.output_bytes // (halves * pixel_share),
+        activation_bytes=buffers.activation_bytes // halves,
+        weight_bytes=buffers.weight_bytes // halves,
+        output_bytes=buffers.output_bytes // halves,
+    )
+
+
+def whole_layer(shape: Geometry, tiles: tuple[ChannelTile, ...], hardware: Hardware) -> Capacity:
+    """Size a layer: what a single pass of all of it takes of each buffer (`cut_layer`)."""
+    rows = hardware.array.rows
+    pixel_tiles = shape.pixel_tiles(rows)
+    depth = sum(kernels.column_entries(tile.counts) for tile in tiles)
+    words = sum(tile.words.size for tile in tiles)
+    held = hardware.array.cols * int(np.max(depth))
+    return Capacity(
+        activation_bytes=_bytes(
+            shape.input_rows((0, pixel_tiles), rows) * _row_bits(shape, hardware)
+        ),
+        weight_bytes=_bytes(_content_bits(held, words, shape.out_channels, hardware)),
+        output_bytes=_held_output_bytes(tiles, (0, len(tiles)), pixel_tiles, hardware),
     )
 
 

@@ -34,6 +34,7 @@ from golden.network import (
 from simulator import kernels
 from simulator.hardware import Hardware, check_layer_fits
 from simulator.plan import (
+    Capacity,
     LayerPlan,
     Pass,
     Range,
@@ -41,6 +42,7 @@ from simulator.plan import (
     channel_tiles,
     cut_layer,
     geometry,
+    whole_layer,
 )
 from simulator.results import CAUSES, Events, LayerTiming
 
@@ -51,8 +53,8 @@ POST_PROCESSED = (Add, Mul, Softmax, Clamp, Quantize, Dequantize)
 """Layers whose work is one operation for each output element."""
 
 
-SHARES = (1, 2, 4, 8)
-"""Parts of the buffers that plans are tried for (rule T3)."""
+SHARES = (1, 2, 4, 8, 16)
+"""Passes of at most one part in so many of the layer are tried (rule T3)."""
 
 
 def plan_layer(layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware) -> LayerPlan:
@@ -100,21 +102,27 @@ def _choose(
     shape = geometry(layer, input_shape)
     tiles = channel_tiles(layer, shape, hardware)
     runs: _Runs = {}
-    best = cut_layer(layer.name, shape, tiles, hardware, capacity(hardware))
+    most = capacity(hardware)
+    best = cut_layer(layer.name, shape, tiles, hardware, most)
     timing = _time(best, hardware, runs)
     if not hardware.buffers.double_buffer:
         return best, timing
     limit_bytes = _dram_bytes(timing)
-    tried = {best.passes}
+    whole = whole_layer(shape, tiles, hardware)
+    tried = {most}
     for weight_share, pixel_share in product(SHARES, SHARES):
-        limit = capacity(hardware, weight_share, pixel_share)
+        limit = Capacity(
+            activation_bytes=min(most.activation_bytes, -(-whole.activation_bytes // pixel_share)),
+            weight_bytes=min(most.weight_bytes, -(-whole.weight_bytes // weight_share)),
+            output_bytes=min(most.output_bytes, -(-whole.output_bytes // pixel_share)),
+        )
+        if limit in tried:
+            continue
+        tried.add(limit)
         try:
             plan = cut_layer(layer.name, shape, tiles, hardware, limit)
-        except HardwareError:  # this part of the buffers holds no pass at all
+        except HardwareError:  # so small a part holds no pass at all
             continue
-        if plan.passes in tried:
-            continue
-        tried.add(plan.passes)
         if sum(p.load_weight_bytes + p.load_activation_bytes for p in plan.passes) > limit_bytes:
             continue
         found = _time(plan, hardware, runs)

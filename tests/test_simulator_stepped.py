@@ -439,7 +439,7 @@ def test_a_layer_larger_than_its_buffers_is_cut_and_stays_the_same():
     passes = plan_layer(layer, x.shape, cut).passes
     assert sum(not each.drain for each in passes) > 3
     assert len({each.pixel_tiles for each in passes}) > 3
-    assert len(plan_layer(layer, x.shape, whole).passes) == 1
+    assert all(each.words is None for each in plan_layer(layer, x.shape, whole).passes)
     in_parts, at_once = step_layer(layer, cut, x), step_layer(layer, whole, x)
     np.testing.assert_array_equal(in_parts.outputs, at_once.outputs)
     np.testing.assert_array_equal(in_parts.accumulators.value, at_once.accumulators.value)
