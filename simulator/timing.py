@@ -53,7 +53,7 @@ POST_PROCESSED = (Add, Mul, Softmax, Clamp, Quantize, Dequantize)
 """Layers whose work is one operation for each output element."""
 
 
-SHARES = (1, 2, 4, 8, 16)
+SHARES = (1, 2, 4, 8)
 """Passes of at most one part in so many of the layer are tried (rule T3)."""
 
 
