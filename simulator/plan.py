@@ -23,6 +23,7 @@ deep), and whole output words (R x F codes for each word and pixel tile).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any
@@ -421,17 +422,12 @@ def _cut(
             tile.channels * hardware.parameter_bits,
         )
         if stop == start:
-            columns = kernels.column_entries(tile.counts[:, start : start + 1])
-            last = start + 1 == words
-            bits = _content_bits(
-                tile.counts.shape[0] * int(columns.max()), 1, tile.channels * last, hardware
-            )
             raise _too_small(
                 name,
                 "one window word of one channel tile's weight streams",
                 "weight_bytes",
                 hardware.buffers.weight_bytes,
-                _bytes(bits),
+                max(_widest_word_bytes(each, hardware) for each in tiles),
                 hardware,
                 "lower array.cols or array.feed",
             )
@@ -441,6 +437,14 @@ def _cut(
         sizes.append(_bytes(_content_bits(entries, stop - start, channels, hardware)))
         start = stop
     return _Group((index, index + 1), tuple(chunks), tuple(sizes))
+
+
+def _widest_word_bytes(tile: ChannelTile, hardware: Hardware) -> int:
+    """Weight memory that a channel tile needs when every word is a chunk of its own."""
+    entries = np.maximum(tile.counts.max(axis=0), 1) * hardware.array.cols
+    bits = _content_bits(int(entries.max()), 1, 0, hardware)
+    last_bits = _content_bits(int(entries[-1]), 1, tile.channels, hardware)
+    return _bytes(max(bits, last_bits))
 
 
 def _row_bits(shape: Geometry, hardware: Hardware) -> int:
@@ -471,33 +475,30 @@ def _pixel_strips(
             hardware,
             "lower array.rows or array.cols",
         )
+
+    def too_many(strip: Range) -> bool:
+        input_bytes = _bytes(shape.input_rows(strip, rows) * row_bits)
+        output_bytes = (strip[1] - strip[0]) * tile_output_bytes
+        return input_bytes > limit.activation_bytes or output_bytes > limit.output_bytes
+
     strips: list[Range] = []
     first, count = 0, shape.pixel_tiles(rows)
     while first < count:
-        last = first
-        while (
-            last < count
-            and _bytes(shape.input_rows((first, last + 1), rows) * row_bits)
-            <= limit.activation_bytes
-            and max(
-                _held_output_bytes(tiles, group.tiles, last + 1 - first, hardware)
-                for group in groups
-            )
-            <= limit.output_bytes
-        ):
-            last += 1
-        if last == first:
+        if too_many((first, first + 1)):
+            most_rows = max(shape.input_rows((i, i + 1), rows) for i in range(count))
             raise _too_small(
                 name,
                 "the input rows of one pixel tile",
                 "activation_bytes",
                 hardware.buffers.activation_bytes,
-                _bytes(shape.input_rows((first, first + 1), rows) * row_bits),
+                _bytes(most_rows * row_bits),
                 hardware,
                 "lower array.rows",
             )
-        strips.append((first, last))
-        first = last
+        stops = range(first + 1, count + 1)
+        fitting = bisect_left(stops, True, key=lambda stop: too_many((first, stop)))
+        strips.append((first, first + fitting))
+        first += fitting
     return strips
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from math import ceil
 
@@ -13,7 +14,7 @@ from golden.errors import HardwareError
 from golden.network import Conv2D, Padding, Requantization
 from simulator import kernels
 from simulator.hardware import hardware_from_dict, load_hardware
-from simulator.plan import LayerPlan, capacity, channel_tiles, cut_layer, geometry
+from simulator.plan import Geometry, LayerPlan, capacity, channel_tiles, cut_layer, geometry
 from simulator.program import compile_layer
 from simulator.timing import plan_layer, time_plan
 
@@ -264,6 +265,80 @@ def test_a_raised_buffer_is_enough():
 
 
 # -- counting -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["activation_bytes", "weight_bytes", "output_bytes"])
+def test_what_a_refusal_asks_of_a_buffer_is_enough_and_not_too_much(key):
+    """The part of the layer that fails first need not be the one that needs most."""
+    rng = np.random.default_rng(6)
+    refusals = 0
+    for i in range(300):
+        pe = list(PES)[i % 4]
+        layer, x = random_layer(rng, pe)
+        shape = (1, *x.shape[1:])
+        settings = random_hardware(rng, pe).model_dump()
+        sizes = ("activation_bytes", "weight_bytes", "output_bytes")
+        settings["buffers"] |= dict.fromkeys(sizes, 1 << 20) | {key: 64}
+        try:
+            largest_passes(layer, shape, hardware_from_dict(settings))
+        except HardwareError as error:
+            match = re.search(rf"buffers\.{key}=64.* at least (\d+) ", str(error))
+            assert match, error  # noqa: PT017
+            enough = int(match[1])
+            settings["buffers"][key] = enough
+            largest_passes(layer, shape, hardware_from_dict(settings))
+            settings["buffers"][key] = max(enough - 1, 64)
+            with pytest.raises(HardwareError, match=f"at least {enough} "):
+                largest_passes(layer, shape, hardware_from_dict(settings))
+            refusals += 1
+    assert refusals >= 20
+
+
+def test_strips_are_as_long_as_the_buffers_allow():
+    for layer, _, hardware, plan in plans(200, 12):
+        rows = hardware.array.rows
+        limit = capacity(hardware)
+        lanes = ceil(plan.geometry.in_channels / hardware.array.feed) * hardware.array.feed
+        row_bytes = plan.geometry.width * lanes
+        strips = sorted({p.pixel_tiles for p in plan.passes if p.words is None})
+        for first, last in strips[:-1]:
+            one_more = (first, last + 1)
+            words = {p.channel_tiles for p in plan.passes}
+            held = max(
+                (last + 1 - first)
+                * rows
+                * hardware.array.feed
+                * (
+                    (plan.tiles[b - 1].first_channel + plan.tiles[b - 1].channels - 1)
+                    // hardware.array.feed
+                    - plan.tiles[a].first_channel // hardware.array.feed
+                    + 1
+                )
+                for a, b in words
+            )
+            assert (
+                plan.geometry.input_rows(one_more, rows) * row_bytes > limit.activation_bytes
+                or held > limit.output_bytes
+            ), layer
+
+
+def test_strips_are_found_without_looking_at_every_pixel_tile(monkeypatch):
+    """One strip of 50,176 pixel tiles; looks are few per strip, not one a tile."""
+    looks = []
+    count = Geometry.input_rows
+    monkeypatch.setattr(
+        Geometry,
+        "input_rows",
+        lambda self, tiles, rows: looks.append(tiles) or count(self, tiles, rows),
+    )
+    layer = conv(np.ones((64, 1, 1, 1)))
+    hardware = hardware_with(
+        array={"rows": 1, "cols": 1},
+        post={"lanes": 1},
+        buffers={"activation_bytes": 1 << 20, "output_bytes": 1 << 23},
+    )
+    assert len(largest_passes(layer, (1, 224, 224, 1), hardware).passes) == 1
+    assert len(looks) < 50
 
 
 def test_depthwise_columns_pick_their_own_channel_only():
