@@ -194,6 +194,33 @@ def verify(
         raise SystemExit(1)
 
 
+@cli.command()
+@click.option("--hardware", default=VERIFY_HARDWARE, show_default=True, help="Preset or TOML.")
+@click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
+def synth(hardware: str, json_path: str | None) -> None:
+    """Area of the Verilog by module and by kind of PE, as Yosys counts it.
+
+    Generic gates and flip-flops, and LUTs, flip-flops, carry cells and RAM blocks of an iCE40. The
+    hierarchy is kept; memories outside the engine are not counted.
+    """
+    from napier.output import check_writable, write_text
+    from napier.synthesis import synthesis_table
+    from rtl_models.synth import synthesize
+    from simulator.hardware import load_hardware
+
+    check_writable(json_path)
+    machine = load_hardware(hardware)
+    with progress_bar() as progress:
+        synthesis = synthesize(machine, progress)
+    text = json.dumps(synthesis.to_dict(), indent=1)
+    if json_path == "-":
+        click.echo(text)
+        return
+    console().print(synthesis_table(synthesis))
+    if json_path:
+        write_text(json_path, text + "\n")
+
+
 @cli.group()
 def hardware() -> None:
     """Hardware that ships with Napier."""

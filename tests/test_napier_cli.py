@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,6 +226,44 @@ def test_a_refused_run_leaves_the_old_output_as_it_was(napier: Napier, tmp_path:
     (tmp_path / "out.json").write_text("old")
     refusal(napier("run", "--hardware", "ternary16x16", "--json", "out.json"))
     assert (tmp_path / "out.json").read_text() == "old"
+
+
+@pytest.mark.rtl
+@pytest.mark.slow
+def test_synth_lists_every_module_and_kind_of_pe_in_80_columns(
+    napier: Napier, tmp_path: Path
+) -> None:
+    small = napier("hardware", "show", "mac4x4").stdout
+    for name in ("rows", "cols", "feed", "lookahead", "lanes"):
+        small = re.sub(rf"^{name} = \d+", f"{name} = 1", small, flags=re.MULTILINE)
+    (tmp_path / "small.toml").write_text(small)
+    done = napier("synth", "--hardware", "small.toml", "--json", "out.json")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert document["schema"] == "napier.synth/1"
+    assert document["yosys"] in done.stdout
+    paths = [each["path"] for each in document["modules"]]
+    assert paths[0] == ["layer_engine"]
+    assert {path[-1] for path in paths} >= {
+        *("napier_array", "array_window", "column_sequencer", "napier_pe", "pe_accumulator"),
+        *("pe_mac", "feeder", "drain", "requantizer"),
+    }
+    assert all(each["area"]["latches"] == 0 for each in document["modules"])
+    # x 9, code, step, clear; acc 24, overflow 1, events 20, and the shadows of the last three
+    flip_flops = {each["kind"]: each["pe"]["flip_flops"] for each in document["pe_kinds"]}
+    assert flip_flops == {
+        "mac 9x9": 11 + 9 + 90,
+        "shift_add serial": 11 + 6 + 90,
+        "shift_add 2 terms": 11 + 12 + 90,
+        "ternary": 11 + 2 + 90,
+    }
+    assert all(name in done.stdout for name in ("requantizer", *flip_flops))
+
+
+def test_synth_without_yosys_says_what_to_install(napier: Napier, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert "apt-get install yosys" in refusal(napier("synth"))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

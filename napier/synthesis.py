@@ -1,0 +1,58 @@
+"""`napier synth`: tables of area."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rtl_models.synth import HX8K_LUTS, Area, Synthesis
+
+HEADINGS = ("gates", "FFs", "LUTs", "FFs", "carry", "BRAM")
+"""Generic gates and flip-flops, then iCE40."""
+
+
+def synthesis_table(synthesis: Synthesis) -> RenderableType:
+    """Area by module, then by kind of PE; fits 80 columns."""
+    modules = _table("module")
+    for each in synthesis.modules:
+        name = "  " * (len(each.path) - 1) + each.path[-1]
+        modules.add_row(name, str(each.instances), *_counts(each.area))
+    kinds = _table("PE, same accumulator", counted=False)
+    for kind in synthesis.pe_kinds:
+        kinds.add_row(kind.kind, *_counts(kind.pe))
+        kinds.add_row("  addend", *_counts(kind.addend))
+    return Group(
+        Text(
+            f"{synthesis.hardware}: one instance and all below it, {synthesis.yosys}"
+            " (counts depend on the version)\ngates and FFs generic; LUTs, FFs, carry, BRAM: iCE40"
+        ),
+        modules,
+        Text(_fit(synthesis.modules[0].area)),
+        Text(),
+        kinds,
+    )
+
+
+def _table(first: str, *, counted: bool = True) -> Table:
+    table = Table(
+        box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, expand=True
+    )
+    table.add_column(first, ratio=1, no_wrap=True)
+    for heading in (("count",) if counted else ()) + HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _counts(area: Area) -> tuple[str, ...]:
+    counts = (area.gates, area.flip_flops, area.ice40_luts, area.ice40_flip_flops)
+    return tuple(map(str, (*counts, area.ice40_carries, area.ice40_brams)))
+
+
+def _fit(engine: Area) -> str:
+    """Say whether the engine can fit the largest iCE40: a logic cell holds one LUT and one FF."""
+    needed = max(engine.ice40_luts, engine.ice40_flip_flops)
+    if needed > HX8K_LUTS:
+        return f"too large for an iCE40 HX8K: {needed} of {HX8K_LUTS} logic cells"
+    return f"an iCE40 HX8K has {HX8K_LUTS} logic cells; at least {needed} are needed"
