@@ -58,6 +58,8 @@ def load_model(model: str | None) -> Network:
     """
     if model is None:
         return load_network(shipped_file("digits.npz"))
+    if not model:
+        raise ModelError("the name of the model file is empty; give a .tflite or .npz file")
     path = Path(model)
     if not path.exists():
         raise ModelError(
@@ -66,6 +68,8 @@ def load_model(model: str | None) -> Network:
         )
     if path.is_dir():
         raise ModelError(f"{model} is a folder, not a model file; give a .tflite or .npz file")
+    if not path.is_file():
+        raise ModelError(f"{model} is a device or pipe, not a model file; copy it to a file first")
     if path.suffix == ".tflite":
         return load_tflite(path)
     if path.suffix == ".npz":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,20 +12,34 @@ from typing import IO
 
 from golden.errors import OutputError
 
+INPUT_SUFFIXES = (".tflite", ".onnx", ".npz", ".toml")
+"""What Napier reads and never writes: an existing file of these kinds is not an output."""
+
 
 def check_writable(path: str | None) -> None:
-    """Fail early, before the work, where `path` cannot be written.
+    """Fail early, before the work, where `path` cannot or should not be written.
 
     Raises
     ------
     OutputError
-        The folder is missing or may not be written, or `path` is a folder.
+        The folder is missing or may not be written, or `path` is a folder, has no name, or is a
+        model or hardware file.
     """
     if path is None or path == "-":
         return
-    target = Path(path)
+    if not path:
+        raise OutputError("the name of a file to be written is empty; give it a name")
+    target = Path(os.path.realpath(path))
     if target.is_dir():
         raise OutputError(f"{path} is a folder; name a file in it")
+    if target.exists() and target.suffix.lower() in INPUT_SUFFIXES:
+        raise OutputError(
+            f"{path} is a model or hardware file and would be overwritten; name another file"
+        )
+    if _is_special(path):
+        if not os.access(path, os.W_OK):
+            raise OutputError(f"{path} cannot be written: it is read-only for you")
+        return
     folder = target.parent
     if not folder.is_dir():
         raise OutputError(f"{path} cannot be written: there is no folder {folder}; create it first")
@@ -36,14 +51,23 @@ def check_writable(path: str | None) -> None:
 def replacing(path: str) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path` that takes its place when the block ends well.
 
+    A symbolic link stays, what it points to is replaced. A device or pipe is written to, in one
+    piece when the block ends.
+
     Raises
     ------
     OutputError
         The file cannot be written; what was at `path` before is untouched.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     temporary: Path | None = None
     try:
+        if _is_special(path):
+            buffer = io.BytesIO()
+            yield buffer
+            with Path(path).open("wb") as device:
+                device.write(buffer.getvalue())
+            return
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
@@ -56,6 +80,11 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _is_special(path: str) -> bool:
+    """Whether `path` is a device or pipe; it must never be replaced by a plain file."""
+    return Path(path).exists() and not Path(path).is_file()
 
 
 def write_text(path: str, text: str) -> None:
