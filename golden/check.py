@@ -74,8 +74,9 @@ def check_network(network: Network) -> None:
     """Refuse a network whose parts do not fit each other.
 
     Checked are: tensor indices, names of layers, the order of execution, the number of inputs and
-    outputs of each layer, element types, output shapes, weight codes against `weight_bits`, lengths
-    and ranges of requantizations, activation clamps, and zero points against those of the tensors.
+    outputs of each layer, element types, output shapes, constants against their tensors, weight
+    codes against `weight_bits`, lengths and ranges of requantizations, activation clamps, and zero
+    points against those of the tensors.
 
     Parameters
     ----------
@@ -94,6 +95,7 @@ def check_network(network: Network) -> None:
         _require(tensor.name not in tensor_names, f"{place} name", "must be unique", "used before")
         tensor_names.add(tensor.name)
         _check_tensor(place, tensor)
+    _check_constants(network)
     _check_order(network)
     for index, layer in enumerate(network.layers):
         place = f"layers[{index}] {layer.name!r} ({layer.op})"
@@ -124,16 +126,42 @@ def _check_tensor(place: str, tensor: Tensor) -> None:
         _require_range(f"{place} zero_point", tensor.zero_point, fmt.min, fmt.max)
 
 
+def _check_constants(network: Network) -> None:
+    """Codes of the tensor's shape, type and range, the same for every sample."""
+    seen: set[int] = set()
+    for index, constant in enumerate(network.constants):
+        place = f"constants[{index}]"
+        _check_indices(f"{place} tensor", (constant.tensor,), len(network.tensors))
+        _require(constant.tensor not in seen, f"{place} tensor", "must be unique", constant.tensor)
+        seen.add(constant.tensor)
+        tensor, codes = network.tensors[constant.tensor], constant.codes
+        fmt = _require_integer(place, tensor)
+        _require(tensor.shape[0] == 1, f"{place} shape", "must have the batch 1", tensor.shape)
+        _require(
+            codes.dtype == DTYPES[tensor.dtype] and codes.shape == tensor.shape,
+            f"{place} codes",
+            f"must be {DTYPES[tensor.dtype]} of shape {tensor.shape}",
+            f"{codes.dtype} of shape {codes.shape}",
+        )
+        _require_range(f"{place} codes", int(codes.min()), fmt.min, fmt.max)
+        _require_range(f"{place} codes", int(codes.max()), fmt.min, fmt.max)
+
+
 def _check_order(network: Network) -> None:
     """Every layer reads what exists already, and every tensor is written once."""
     count = len(network.tensors)
+    constants = {constant.tensor for constant in network.constants}
     for field, indices in (("inputs", network.inputs), ("outputs", network.outputs)):
         _require(bool(indices), f"network.{field}", "must name at least one tensor", "none")
         _check_indices(f"network.{field}", indices, count)
         _require(
             len(set(indices)) == len(indices), f"network.{field}", "must be different", indices
         )
-    written = set(network.inputs)
+    readable = set(network.inputs)
+    _require(
+        readable.isdisjoint(constants), "network.inputs", "must not be constants", network.inputs
+    )
+    readable |= constants
     names: set[str] = set()
     for index, layer in enumerate(network.layers):
         place = f"layers[{index}] {layer.name!r}"
@@ -150,22 +178,31 @@ def _check_order(network: Network) -> None:
         _check_counts(place, layer)
         for tensor in layer.inputs:
             _require(
-                tensor in written,
+                tensor in readable,
                 f"{place} inputs",
-                "must be inputs of the network or outputs of earlier layers",
+                "must be inputs of the network, outputs of earlier layers or constants",
                 f"tensor {tensor}",
             )
+        _require(
+            not constants.issuperset(layer.inputs),
+            f"{place} inputs",
+            "must have one at least that is no constant",
+            f"tensors {layer.inputs}",
+        )
         for tensor in layer.outputs:
             _require(
-                tensor not in written,
+                tensor not in readable,
                 f"{place} outputs",
                 "must not be written before",
                 f"tensor {tensor}",
             )
-            written.add(tensor)
+            readable.add(tensor)
     for tensor in network.outputs:
         _require(
-            tensor in written, "network.outputs", "must be written by a layer", f"tensor {tensor}"
+            tensor in readable - constants,
+            "network.outputs",
+            "must be written by a layer",
+            f"tensor {tensor}",
         )
 
 
@@ -292,6 +329,8 @@ def _check_mean(place: str, layer: Mean, inputs: Sequence[Tensor], output: Tenso
 def _check_elementwise(
     place: str, layer: Add | Mul, inputs: Sequence[Tensor], output: Tensor
 ) -> None:
+    for tensor in inputs:  # so that the batch meets nothing but the batch
+        _require_rank(place, tensor, len(output.shape))
     first, second = (tensor.shape for tensor in inputs)
     try:
         shape = np.broadcast_shapes(first, second)

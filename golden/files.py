@@ -1,9 +1,10 @@
 """Napier's own network file: one .npz that holds arrays and one JSON document, and never a pickle.
 
 The member ``network.json`` is a uint8 array: the UTF-8 text of a `golden.network.Network`. Every
-dataclass becomes an object with exactly the fields of the class, every layer also says its ``op``
-(`golden.network.OP_NAMES`), and every array field holds the name of another member. The same code
-serves every class because it follows the types of the fields. Details: ``docs/file_format.md``.
+dataclass becomes an object with exactly the fields of the class (a network without constants leaves
+that one out), every layer also says its ``op`` (`golden.network.OP_NAMES`), and every array field
+holds the name of another member. The same code serves every class because it follows the types of
+the fields. Details: ``docs/file_format.md``.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ def save_network(network: Network, path: str | Path) -> None:
     check_network(network)
     arrays: dict[str, Array] = {}
     document = {"schema": SCHEMA} | _encode(network, "", arrays)
+    if not network.constants:
+        del document["constants"]
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     _require_unicode(text, "names")
     save_arrays({DOCUMENT: np.frombuffer(text.encode(), dtype=np.uint8)} | arrays, path)
@@ -106,6 +109,7 @@ def load_network(path: str | Path) -> Network:
         document = _parse(arrays.pop(DOCUMENT, None))
         schema = document.pop("schema", None)
         _require(schema == SCHEMA, "schema", f"must be {SCHEMA!r}", schema)
+        document.setdefault("constants", [])
         network: Network = _decode(document, Network, "", arrays)
         unused = sorted(arrays)
         _require(not unused, "members", f"must be named in {DOCUMENT}", unused[:1])

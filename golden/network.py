@@ -47,7 +47,7 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """One activation tensor of a network.
+    """One activation tensor of a network, or a constant in the place of one.
 
     Parameters
     ----------
@@ -96,7 +96,8 @@ class Layer:
     name : str
         Unique in the network, readable in a table.
     inputs, outputs : tuple of int
-        Indices into `Network.tensors` (activations only; weights are fields of the layer).
+        Indices into `Network.tensors` (activations and `Network.constants`; weights are fields of
+        the layer).
     """
 
     name: str
@@ -329,6 +330,22 @@ OP_NAMES: dict[type[Layer], str] = {
 
 
 @dataclass(frozen=True)
+class Constant:
+    """Codes of a tensor that is stored, not computed: an operand of `Add`, `Mul` or `Concat`.
+
+    Parameters
+    ----------
+    tensor : int
+        Index into `Network.tensors`, where scale and zero point are.
+    codes : integer array
+        Of the tensor's shape, whose batch is 1: every sample reads the same codes.
+    """
+
+    tensor: int
+    codes: NDArray[np.generic]
+
+
+@dataclass(frozen=True)
 class Network:
     """A quantized network: tensors and layers in execution order.
 
@@ -337,11 +354,13 @@ class Network:
     name : str
     tensors : tuple of Tensor
     layers : tuple of Layer
-        Each layer reads tensors that are network inputs or outputs of earlier layers.
+        Each layer reads tensors that are network inputs or outputs of earlier layers, or, besides
+        one such tensor, constants.
     inputs, outputs : tuple of int
         Indices into `tensors`.
     source : str
         Where it came from (a file name, a script), for reports.
+    constants : tuple of Constant
     """
 
     name: str
@@ -350,3 +369,4 @@ class Network:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     source: str = ""
+    constants: tuple[Constant, ...] = ()

@@ -27,8 +27,8 @@ class RunResult:
     outputs : tuple of array
         In the order of `Network.outputs`, batch first.
     tensors : dict of int to array
-        Every activation tensor by its index in `Network.tensors`, inputs included; only the outputs
-        where intermediates were not asked for.
+        Every tensor by its index in `Network.tensors`, inputs and constants (repeated for every
+        sample) included; only the outputs where intermediates were not asked for.
     """
 
     outputs: tuple[Array, ...]
@@ -63,6 +63,9 @@ def run(
         Where an input is missing, too many, or does not fit its tensor.
     """
     values = _checked_inputs(network, [inputs] if isinstance(inputs, np.ndarray) else inputs)
+    for constant in network.constants:
+        shape = (len(values[network.inputs[0]]), *constant.codes.shape[1:])
+        values[constant.tensor] = np.broadcast_to(constant.codes, shape)
     for layer in network.layers:
         arguments = [values[index] for index in layer.inputs]
         (target,) = layer.outputs

@@ -232,6 +232,9 @@ def simulate(
             check_layer_fits(layer, hardware, projected.tensors[layer.inputs[0]].dtype)
     tensors = _checked_inputs(projected, inputs) if inputs is not None and values else {}
     samples = len(next(iter(tensors.values()))) if tensors else 0
+    for constant in projected.constants if samples else ():
+        shape = (samples, *constant.codes.shape[1:])
+        tensors[constant.tensor] = np.broadcast_to(constant.codes, shape)
     results = []
     last_use = _last_uses(projected)
     for index, layer in enumerate(projected.layers):

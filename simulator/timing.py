@@ -258,7 +258,7 @@ def time_vector_layer(
     layer : Layer
         Any but a `WeightedLayer`.
     inputs : sequence of Tensor
-        With the shapes of one inference (batch 1).
+        With the shapes of one inference (batch 1); constants are loaded like any other.
     output : Tensor
     hardware : Hardware
 

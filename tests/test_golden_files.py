@@ -29,6 +29,7 @@ from golden.network import (
     AveragePool2D,
     Clamp,
     Concat,
+    Constant,
     Conv2D,
     DepthwiseConv2D,
     Dequantize,
@@ -73,7 +74,7 @@ WEIGHTED: dict[str, Any] = {"weight_bits": 8, "weight_zero_point": 0} | ZERO_POI
 
 
 def every_layer() -> Network:
-    """One network in which every layer class occurs."""
+    """One network in which every layer class occurs, and a constant."""
     shapes = [
         (1, 8, 8, 4),
         (1, 8, 8, 4),
@@ -92,6 +93,7 @@ def every_layer() -> Network:
         (1, 4, 5),
         (1, 4, 5),
         (1, 4, 5),
+        (1, 1, 1, 12),
     ]
     tensors = [Tensor(f"t{i}", shape, "int8", 0.5, 3) for i, shape in enumerate(shapes)]
     tensors[0] = Tensor("t0", shapes[0], "float32")
@@ -129,7 +131,7 @@ def every_layer() -> Network:
             output_requantization=rule(),
             **CLAMP,
         ),
-        Mul("mul", (6, 5), (7,), (3, 3), 3, rule(), -128, 127),
+        Mul("mul", (6, 17), (7,), (3, 3), 3, rule(), -128, 127),
         Concat("cat", (6, 7), (8,), axis=3),
         Pad("pad", (8,), (9,), ((0, 0), (1, 1), (0, 1), (0, 0)), 3),
         ResizeNearest("r", (9,), (10,), align_corners=False, half_pixel_centers=True),
@@ -145,11 +147,12 @@ def every_layer() -> Network:
         Softmax("p", (14,), (15,), multiplier=1 << 30, shift=26, diff_min=-31),
         Dequantize("x", (15,), (16,), scale=1 / 256, zero_point=-128),
     )
-    return Network("every layer", tuple(tensors), layers, (0,), (16, 14), "tests")
+    constants = (Constant(17, weights(1, 1, 1, 12, seed=4)),)
+    return Network("every layer", tuple(tensors), layers, (0,), (16, 14), "tests", constants)
 
 
 def older_schemes() -> Network:
-    """The fields that `every_layer` leaves out: uint8 and int16 weights, rescaling, two inputs."""
+    """What `every_layer` lacks: uint8 and int16 weights, rescaling, two inputs, no constant."""
     tensors = (
         Tensor("a", (1, 4), "uint8", 0.1, 100),
         Tensor("b", (1, 4), "int8", 0.25, -5),
@@ -248,6 +251,24 @@ def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
+def test_a_network_without_constants_is_stored_without_that_key(tmp_path: Path) -> None:
+    save_network(older_schemes(), tmp_path / "n.npz")
+    assert "constants" not in document_of(tmp_path / "n.npz")
+    save_network(every_layer(), tmp_path / "n.npz")
+    assert document_of(tmp_path / "n.npz")["constants"] == [
+        {"tensor": 17, "codes": "constants.0.codes"}
+    ]
+
+
+def test_the_network_that_shipped_before_constants_is_stored_as_it_was(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[1] / "napier" / "models" / "digits.npz"
+    save_network(load_network(shipped), tmp_path / "n.npz")
+    before, after = members(shipped), members(tmp_path / "n.npz")
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array, strict=True)
+
+
 def test_numpy_opens_the_file_without_pickle(tmp_path: Path) -> None:
     save_network(every_layer(), tmp_path / "n.npz")
     with np.load(tmp_path / "n.npz", allow_pickle=False) as arrays:
@@ -263,6 +284,9 @@ def test_loaded_arrays_cannot_be_changed(tmp_path: Path) -> None:
     assert isinstance(conv, Conv2D)
     with pytest.raises(ValueError, match="read-only"):
         conv.weights[0, 0, 0, 0] = 1
+    (constant,) = load_network(tmp_path / "n.npz").constants
+    with pytest.raises(ValueError, match="read-only"):
+        constant.codes[0, 0, 0, 0] = 1
 
 
 # -- damage ----------------------------------------------------------------------------------------
@@ -278,6 +302,10 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def members(path: Path) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def document_of(path: Path) -> Any:
+    return json.loads(members(path)["network.json"].tobytes())
 
 
 def refused(path: Path) -> str:
@@ -476,10 +504,10 @@ def set_to(*place: Step, value: Any) -> Callable[[Any], None]:
         (set_to("layers", 1, "requantization", "rounding", value="up"), "must be one of double, s"),
         (set_to("layers", 1, "weight_bits", value=7), "weights must be -64 to 63, not"),
         (set_to("layers", 1, "weight_bits", value=9), "weight_bits must be 2 to 8"),
-        (set_to("layers", 1, "inputs", value=[7]), "must be inputs of the network or outputs of e"),
+        (set_to("layers", 1, "inputs", value=[7]), "must be inputs of the network, outputs of ear"),
         (
             set_to("layers", 1, "inputs", value=[99]),
-            r"layers\[1\] 'c' inputs must be 0 to 16, not 99",
+            r"layers\[1\] 'c' inputs must be 0 to 17, not 99",
         ),
         (set_to("layers", 1, "inputs", value=[]), "inputs must be 1 tensors, not 0"),
         (set_to("layers", 2, "outputs", value=[2]), "outputs must not be written before, not tens"),
@@ -495,6 +523,13 @@ def set_to(*place: Step, value: Any) -> Callable[[Any], None]:
         (set_to("tensors", 2, "name", value="\ud800"), "tensors.2.name must be Unicode text"),
         (set_to("layers", 1, "activation_max", value=-129), "activation_min must not exceed"),
         (set_to("outputs", value=[]), "network.outputs must name at least one tensor"),
+        (set_to("constants", value=[]), r"must be named in .*, not \['constants.0.codes'\]"),
+        (set_to("constants", value=None), "constants must be a list, not None"),
+        (set_to("constants", 0, "tensor", value=-1), r"constants\[0\] tensor must be 0 to 17, not"),
+        (set_to("constants", 0, "tensor", value="t17"), "constants.0.tensor must be of type int"),
+        (set_to("constants", 0, "code", value=1), "constants.0.code is not a key.*mean codes"),
+        (lambda d: d["constants"][0].pop("codes"), "constants.0.codes must be given, not absent"),
+        (set_to("constants", 0, "codes", value="x"), "must name the member 'constants.0.codes'"),
     ],
 )
 def test_a_wrong_document_is_refused_with_its_place_and_rule(
@@ -517,6 +552,9 @@ def test_a_wrong_document_is_refused_with_its_place_and_rule(
         ("layers.1.bias", np.full(6, 1 << 31), "bias must be -2147483648 to 2147483647, not 2147"),
         ("layers.1.requantization.shift", np.zeros(5, np.int32), "one value or 6, as many as the"),
         ("layers.1.requantization.shift", np.full(6, 31, np.int32), r"must be -31 to 30, not 31"),
+        ("constants.0.codes", np.zeros((1, 1, 1, 12), np.int16), "codes must be int8 of shape"),
+        ("constants.0.codes", np.zeros(12, np.int8), r"\(1, 1, 1, 12\), not int8 of shape \(12,\)"),
+        ("constants.0.codes", np.zeros((1, 1, 1, 12), np.float32), "must be a C-ordered integer"),
         ("extra", np.zeros(6, np.int32), r"members must be named in network.json, not \['extra'\]"),
         ("network.json", np.zeros(6, np.uint8), "network.json must be JSON in UTF-8, but"),
         ("network.json", np.zeros(6, np.int8), "must be a one-dimensional uint8 array, not int8"),
@@ -770,6 +808,14 @@ def alone(
     return Network("alone", tuple(tensors), (layer,), ends["inputs"], ends["outputs"])
 
 
+def with_constants(*constants: Constant, **changes: Any) -> Network:
+    """Every layer, with other constants, and its tensor 17 changed."""
+    return dataclasses.replace(with_tensor(17, **changes), constants=constants)
+
+
+CONSTANT = every_layer().constants[0]
+
+
 def first_is(value: int, *shape: int, dtype: Any = np.int64) -> np.ndarray:
     array = np.zeros(shape, dtype)
     array.flat[0] = value
@@ -792,7 +838,7 @@ def test_each_layer_holds_together_alone(index: int) -> None:
         (with_tensor(0, zero_point=1), "tensors[0] 't0' zero_point must be 0, not 1"),
         (
             dataclasses.replace(every_layer(), inputs=(99,)),
-            "network.inputs must be 0 to 16, not 99",
+            "network.inputs must be 0 to 17, not 99",
         ),
         (
             dataclasses.replace(alone(0), layers=(Layer("x", (0,), (1,)),)),
@@ -807,6 +853,55 @@ def test_each_layer_holds_together_alone(index: int) -> None:
         (alone(3, outputs=(99,)), "outputs must be 0 to 1, not 99"),
         (alone(3, outputs=()), "outputs must be 1 tensor, not 0"),
         (alone(7, inputs=()), "inputs must be at least one, not none"),
+        (with_constants(), "must be inputs of the network, outputs of earlier layers or constants"),
+        (
+            with_constants(CONSTANT, Constant(18, CONSTANT.codes)),
+            "constants[1] tensor must be 0 to 17, not 18",
+        ),
+        (with_constants(CONSTANT, CONSTANT), "constants[1] tensor must be unique, not 17"),
+        (
+            with_constants(CONSTANT, **FLOAT),
+            "constants[0] tensor 't17' must have integer codes, not float32",
+        ),
+        (
+            with_constants(CONSTANT, shape=(2, 1, 1, 12)),
+            "constants[0] shape must have the batch 1, not (2, 1, 1, 12)",
+        ),
+        (
+            with_constants(CONSTANT, dtype="uint8"),
+            "constants[0] codes must be uint8 of shape (1, 1, 1, 12), not int8 of shape",
+        ),
+        (
+            with_constants(Constant(17, CONSTANT.codes[..., :11])),
+            "constants[0] codes must be int8 of shape (1, 1, 1, 12), not int8 of shape (1, 1, 1, 1",
+        ),
+        (
+            with_constants(Constant(17, first_is(8, 1, 1, 1, 12, dtype=np.int8)), dtype="int4"),
+            "constants[0] codes must be -8 to 7, not 8",
+        ),
+        (
+            with_constants(Constant(17, first_is(-9, 1, 1, 1, 12, dtype=np.int8)), dtype="int4"),
+            "constants[0] codes must be -8 to 7, not -9",
+        ),
+        (
+            dataclasses.replace(every_layer(), inputs=(0, 17)),
+            "network.inputs must not be constants, not (0, 17)",
+        ),
+        (
+            dataclasses.replace(every_layer(), outputs=(17,)),
+            "network.outputs must be written by a layer, not tensor 17",
+        ),
+        (with_layer(6, outputs=(17,)), "outputs must not be written before, not tensor 17"),
+        (
+            with_layer(6, inputs=(17, 17)),
+            "layers[6] 'mul' inputs must have one at least that is no constant, not tensors (17, 1",
+        ),
+        (with_layer(7, inputs=(17,)), "'cat' inputs must have one at least that is no constant"),
+        (with_constants(CONSTANT, zero_point=4), "(mul) input_zero_points must be 4, as tensor"),
+        (
+            with_constants(Constant(17, CONSTANT.codes[0, 0]), shape=(1, 12)),
+            "(mul) tensor 't17' shape must have 4 dimensions, not (1, 12)",
+        ),
         (alone(1, {"shape": (1, 8, 32)}), "(conv) tensor 't0' shape must have 4 dimensions, not"),
         (alone(1, groups=0), "(conv) groups must be 1 to 4, not 0"),
         (alone(1, weights=weights(5, 3, 3, 2)), "must have a multiple of groups=2 output channels"),

@@ -173,6 +173,8 @@ SHIFT_INVARIANT = [
     "MAX_POOL_2D",
     "ADD",
     "MUL",
+    "ADD with a constant",
+    "MUL with a constant",
     "PAD",
     "PADV2",
     "RESHAPE",
@@ -201,6 +203,7 @@ def test_uint8_codes_are_128_above_the_int8_codes_of_tflite_micro(
         "AVERAGE_POOL_2D",
         "MEAN",
         "CONCATENATION",
+        "CONCATENATION with constants",
     ],
 )
 def test_uint8_operators_equal_litert(operator: str, tmp_path: Path) -> None:
@@ -315,6 +318,52 @@ def test_a_reshape_whose_shape_is_computed_from_the_batch_equals_tflite_micro(
     assert_same(ours, run_tflite_micro(case.model, case.data, [y])[y])
 
 
+def test_a_constant_serves_every_sample(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for operator in ("ADD with a constant", "MUL with a constant", "CONCATENATION with constants"):
+        for seed in range(10):
+            case = OPERATORS[operator](np.random.default_rng(seed))
+            shapes = [case.builder.tensors[index].shape for index in case.inputs]
+            batch = shapes[0][0]
+            samples = [codes(rng, (6, *s[1:]), str(case.data[0].dtype)) for s in shapes]
+            ours = run(load(case, tmp_path), samples).outputs[0]
+            for first in range(0, 6, batch):
+                part = [array[first : first + batch] for array in samples]
+                theirs = run_tflite_micro(case.model, part, case.outputs)[case.outputs[0]]
+                assert_same(ours[first : first + batch], theirs)
+
+
+def test_one_constant_of_operators_of_two_ranks_equals_tflite_micro(tmp_path: Path) -> None:
+    b = ModelBuilder()
+    x = b.tensor((1, 2, 2, 3), "int8", 0.5, 3)
+    c = b.tensor((3,), "int8", 0.25, -7, data=[-100, 0, 90], name="c")
+    y, z = b.tensor((1, 2, 2, 3), "int8", 0.6, 1), b.tensor((1, 2, 2, 3), "int8", 2.0, 5)
+    flat, last = b.tensor((1, 4, 3), "int8", 2.0, 5), b.tensor((1, 4, 3), "int8", 3.0, -9)
+    b.operator("ADD", [x, c], [y])
+    b.operator("MUL", [c, y], [z])
+    b.operator("RESHAPE", [z, b.constant([1, 4, 3])], [flat])
+    b.operator("MUL", [flat, c], [last])
+    case = Case(b, [x], [codes(np.random.default_rng(0), (1, 2, 2, 3), "int8")], [y, z, last])
+    network = load(case, tmp_path)
+    stored = [network.tensors[constant.tensor] for constant in network.constants]
+    assert [(t.name, t.shape) for t in stored] == [("c", (1, 1, 1, 3)), ("c#1", (1, 1, 3))]
+    _check_every_tensor(case, case, tmp_path, flip=0)
+
+
+def test_random_constants_stand_on_either_side_of_every_rank_and_batch() -> None:
+    cases = [OPERATORS["ADD with a constant"](np.random.default_rng(s)) for s in range(60)]
+    sides, ranks, batches = set(), set(), set()
+    for case in cases:
+        ((_, operands, _, _),) = case.builder.operators
+        (constant,) = set(operands) - set(case.inputs)
+        sides.add(list(operands).index(constant))
+        ranks.add(len(case.builder.tensors[constant].shape))
+        batches.add(case.data[0].shape[0])
+    assert sides == {0, 1}
+    assert ranks == {0, 1, 2, 3, 4}
+    assert batches == {1, 2}
+
+
 @dataclass
 class Dense:
     """A dense layer of 4 to 3 features whose parts a test spoils before it is written."""
@@ -349,9 +398,39 @@ def _recompute_weights(d: Dense) -> None:
     d.change(d.w, data=None)
 
 
-def _add_a_constant(d: Dense) -> None:
-    d.name, d.inputs = "ADD", [d.x, d.b.tensor((1, 4), "int8", 1.0, 0, data=np.ones((1, 4)))]
+def _add_a_constant(
+    d: Dense, shape: tuple[int, ...] = (1, 4), name: str = "ADD", **changes: Any
+) -> None:
+    """Make the operator an addition of x and a constant."""
+    constant = d.b.tensor(shape, "int8", 1.0, 0, data=np.ones(shape))
+    d.change(constant, **changes)
+    d.name, d.inputs = name, [d.x, constant]
     d.change(d.y, shape=(1, 4))
+    if name == "CONCATENATION":
+        d.options = {"Axis": 1}
+
+
+def _add_constants_only(d: Dense) -> None:
+    _add_a_constant(d)
+    d.inputs = [d.inputs[1], d.inputs[1]]
+
+
+def _clamp_a_constant(d: Dense) -> None:
+    _add_a_constant(d)
+    d.name, d.inputs = "RELU", d.inputs[1:]
+
+
+def _add_a_constant_for_each_sample(d: Dense) -> None:
+    _add_a_constant(d, (2, 4))
+    for tensor in (d.x, d.y):
+        d.change(tensor, shape=(2, 4))
+
+
+def _add_ranks_that_differ(d: Dense) -> None:
+    wide = d.b.tensor((1, 1, 4), "int8", 0.5, 1)
+    d.b.operator("EXPAND_DIMS", [d.x, d.b.constant([1])], [wide])
+    d.name, d.inputs = "ADD", [d.x, wide]
+    d.change(d.y, shape=(1, 1, 4))
 
 
 def _cycle(d: Dense) -> None:
@@ -443,7 +522,51 @@ REFUSALS: dict[str, tuple[Callable[[Dense], None], str]] = {
         lambda d: d.change(d.x, shape=(1, -4)),
         r"fixed shape of positive sizes, not \(1, -4\)",
     ),
-    "a constant operand": (_add_a_constant, "not the constant 'tensor4'"),
+    "a constant where none is known": (_clamp_a_constant, "not the constant 'tensor4'"),
+    "constant operands only": (
+        _add_constants_only,
+        "inputs must have one at least that is no constant",
+    ),
+    "a constant for each sample": (
+        _add_a_constant_for_each_sample,
+        r"the same for every sample, not of shape \(2, 4\) \(tensor 'tensor4'\)",
+    ),
+    "a constant of higher rank": (
+        lambda d: _add_a_constant(d, (1, 1, 4)),
+        r"tensor 'tensor4' shape must have 2 dimensions, not \(1, 1, 4\)",
+    ),
+    "a joined constant of lower rank": (
+        lambda d: _add_a_constant(d, (4,), "CONCATENATION"),
+        r"the same for every sample, not of shape \(4,\)",
+    ),
+    "a joined constant without dimensions": (
+        lambda d: _add_a_constant(d, (), "CONCATENATION"),
+        r"the same for every sample, not of shape \(\)",
+    ),
+    "a float constant": (
+        lambda d: _add_a_constant(d, dtype="float32", data=bytes(16)),
+        "must have a constant operand of int8 or uint8 or int16, not float32",
+    ),
+    "a constant of another type": (
+        lambda d: _add_a_constant(d, dtype="int16", data=bytes(8)),
+        "must have one element type, not int8 and int16",
+    ),
+    "a constant with too few bytes": (
+        lambda d: _add_a_constant(d, data=bytes(3)),
+        r"a constant operand of shape \(1, 4\) and type int8, which do not take 3 bytes",
+    ),
+    "a constant without a scale": (
+        lambda d: _add_a_constant(d, scales=np.empty(0, np.float32)),
+        "needs a scale for tensor 'tensor4'",
+    ),
+    "a constant with two scales": (
+        lambda d: _add_a_constant(d, scales=np.ones(2, np.float32)),
+        "must have one scale, not 2",
+    ),
+    "operands of two ranks": (
+        _add_ranks_that_differ,
+        r"tensor 'x' shape must have 3 dimensions, not \(1, 4\)",
+    ),
     "an operator that reads its output": (_cycle, "must write a new tensor, not 3 again"),
     "a tensor read too early": (_read_before_written, r"tensor 4 \('z'\) before any operator"),
     "a wrong number of inputs": (

@@ -19,6 +19,7 @@ from golden.network import (
     AveragePool2D,
     Clamp,
     Concat,
+    Constant,
     Conv2D,
     Dequantize,
     FullyConnected,
@@ -430,6 +431,100 @@ def small_network():
     layer = dense(np.eye(4, dtype=np.int8) * 3)
     tensors = (Tensor("x", (1, 4), "int8", 0.5, 0), Tensor("y", (1, 4), "int8", 0.5, 0))
     return Network("small", tensors, (layer,), (0,), (1,))
+
+
+def network_with_constants(rng):
+    """A dense layer, then mul, add and concat with constants, each on another side."""
+    names = ("x", "dense", "mul", "add", "cat", "gain", "offset", "tail")
+    shapes = ((1, 3, 4),) * 4 + ((1, 3, 9), (1, 1, 4), (1, 3, 1), (1, 3, 5))
+    zeros = [int(z) for z in rng.integers(-128, 128, 8)]
+    zeros[4] = zeros[7] = zeros[3]
+    tensors = tuple(
+        Tensor(*each[:2], "int8", 0.5, each[2]) for each in zip(names, shapes, zeros, strict=True)
+    )
+    sum_rules = quantization.add_parameters(0.5, 0.25, 0.7, "int8")
+    clamp = {"activation_min": -128, "activation_max": 127}
+    layers = (
+        dense(
+            rng.integers(-128, 128, (4, 4)),
+            input_zero_point=zeros[0],
+            output_zero_point=zeros[1],
+            requantization=quantization.requantization(0.004),
+        ),
+        Mul(
+            "mul",
+            (5, 1),
+            (2,),
+            (zeros[5], zeros[1]),
+            zeros[2],
+            quantization.requantization(0.01),
+            **clamp,
+        ),
+        Add(
+            *("add", (2, 6), (3,), (zeros[2], zeros[6]), zeros[3], sum_rules.left_shift),
+            *(sum_rules.input_requantizations, sum_rules.output_requantization),
+            **clamp,
+        ),
+        Concat("cat", (7, 3), (4,), 2),
+    )
+    constants = tuple(Constant(i, random_codes(rng, shapes[i], "int8")) for i in (5, 6, 7))
+    return Network("constants", tensors, layers, (0,), (4, 2), constants=constants)
+
+
+@pytest.mark.parametrize("speed", ["fast", "stepped"])
+@pytest.mark.parametrize("weights", ["as-is", "nhot:2", "ternary"])
+def test_networks_with_constants_equal_golden(speed, weights):
+    rng = np.random.default_rng(5)
+    network = network_with_constants(rng)
+    x = random_codes(rng, (7, 3, 4), "int8")
+    hardware = hardware_with(acc_bits=32)
+    result = simulate(network, hardware, [x], weights=weights, speed=speed)
+    expected = run(result.network, [x])
+    assert result.network.constants == network.constants
+    for found, wanted in zip(result.outputs, expected.outputs, strict=True):
+        assert len(np.unique(wanted)) > 5
+        np.testing.assert_array_equal(found, wanted, strict=True)
+    for i in range(7):  # constants are the same for every sample
+        alone = run(result.network, [x[[i]]]).outputs
+        np.testing.assert_array_equal(alone[0][0], expected.outputs[0][i])
+
+
+def test_constants_by_hand():
+    # y = (x - 1) * (c + 3) - 5; c + 3 is 0, 2, 7
+    tensors = (
+        Tensor("x", (1, 2, 3), "int8", 1.0, 1),
+        Tensor("c", (1, 1, 3), "int8", 1.0, -3),
+        Tensor("y", (1, 2, 3), "int8", 1.0, -5),
+    )
+    layer = Mul("mul", (1, 0), (2,), (-3, 1), -5, quantization.requantization(1.0), -128, 127)
+    constant = Constant(1, np.array([[[-3, -1, 4]]], np.int8))
+    network = Network("hand", tensors, (layer,), (0,), (2,), constants=(constant,))
+    x = np.array([[[1, 2, 3], [4, 5, 6]], [[11, 11, 11], [-99, -99, -99]]], np.int8)
+    result = simulate(network, load_hardware("mac4x4"), [x])
+    expected = [[[-5, -3, 9], [-5, 3, 30]], [[-5, 15, 65], [-5, -128, -128]]]
+    assert result.outputs[0].tolist() == expected
+    kept = run(network, [x], keep_tensors=True).tensors
+    assert kept[2].tolist() == expected
+    assert kept[1].tolist() == 2 * constant.codes.tolist()
+
+
+@pytest.mark.parametrize("values", [False, True])
+def test_a_constant_is_loaded_like_any_input(values):
+    rng = np.random.default_rng(6)
+    network = network_with_constants(rng)
+    x = random_codes(rng, (2, 3, 4), "int8")
+    result = simulate(network, load_hardware("mac4x4"), [x] if values else None, values=values)
+    dense_layer, mul, add, cat = result.layers
+    assert dense_layer.dram_bytes > 0
+    # bytes of the constant, of the computed operand, and of the output
+    assert mul.timing.events.dram_read_bytes == 4 + 12
+    assert add.timing.events.dram_read_bytes == 12 + 3
+    assert cat.timing.events.dram_read_bytes == 15 + 12
+    assert [layer.timing.events.dram_write_bytes for layer in (mul, add, cat)] == [12, 12, 27]
+    # 4 bytes a cycle, latency 20, 2 lanes: load, compute, store
+    assert mul.timing.cycles == 20 + 4 + 6 + 20 + 3
+    assert add.timing.cycles == 20 + 4 + 6 + 20 + 3
+    assert cat.timing.cycles == 20 + 7 + 0 + 20 + 7
 
 
 def test_the_run_document_adds_up():

@@ -312,6 +312,40 @@ def concatenation(rng: Generator, dtype: str = "") -> Case:
     return Case(b, xs, [codes(rng, one, dtype) for one in shapes], [y])
 
 
+def _with_constants(build: Callable[..., Case]) -> Callable[..., Case]:
+    """Models of `build` in which some operands, but never all, are stored in the file.
+
+    Where shapes broadcast, some of them are scalars, leading axes of size 1 are left out of others,
+    and some files have a batch of two, which all constants serve.
+    """
+
+    def stored(rng: Generator, dtype: str = "") -> Case:
+        case = build(rng, dtype)
+        while len(case.inputs) < 2:
+            case = build(rng, dtype)
+        tensors = case.builder.tensors
+        broadcasts = case.builder.operators[0][0] != "CONCATENATION"
+        computed = sorted(rng.permutation(case.inputs)[: int(rng.integers(1, len(case.inputs)))])
+        data = dict(zip(case.inputs, case.data, strict=True))
+        for index in set(case.inputs) - set(computed):
+            spec, shape = tensors[index], tensors[index].shape
+            values = data[index]
+            if broadcasts and rng.random() < 0.2:
+                values, whole = values.reshape(-1)[0], tensors[computed[0]].shape
+                tensors[case.outputs[0]] = replace(tensors[case.outputs[0]], shape=whole)
+            elif broadcasts:
+                ones = next((a for a, n in enumerate(shape) if n != 1), len(shape))
+                values = values.reshape(shape[int(rng.integers(ones + 1)) :])
+            tensors[index] = replace(spec, shape=values.shape, data=values.tobytes())
+        if broadcasts and rng.random() < 0.3:
+            for index in (*computed, *case.outputs):
+                tensors[index] = replace(tensors[index], shape=(2, *tensors[index].shape[1:]))
+            data |= {i: codes(rng, tensors[i].shape, tensors[i].dtype) for i in computed}
+        return replace(case, inputs=computed, data=[data[index] for index in computed])
+
+    return stored
+
+
 def _pad(name: str) -> Callable[..., Case]:
     def build(rng: Generator, dtype: str = "") -> Case:
         dtype = dtype or str(rng.choice(["int8", "int16"]))
@@ -465,6 +499,9 @@ OPERATORS: dict[str, Callable[..., Case]] = {
     "ADD": add,
     "MUL": mul,
     "CONCATENATION": concatenation,
+    "ADD with a constant": _with_constants(add),
+    "MUL with a constant": _with_constants(mul),
+    "CONCATENATION with constants": _with_constants(concatenation),
     "PAD": _pad("PAD"),
     "PADV2": _pad("PADV2"),
     "RESHAPE": reshape,
@@ -474,7 +511,7 @@ OPERATORS: dict[str, Callable[..., Case]] = {
     "DEQUANTIZE": dequantize,
     "RESIZE_NEAREST_NEIGHBOR": resize_nearest_neighbor,
 }
-"""Random models of each operator that the reference kernels know."""
+"""Random models of each operator that the reference kernels know, some with stored operands."""
 
 
 def ties(rng: Generator, name: str, dtype: str = "int8") -> Case:

@@ -7,6 +7,7 @@ re-derived from the operators by `golden.check.check_network`.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden import quantization
-from golden.check import INTEGER_FORMATS, check_network
+from golden.check import INTEGER_FORMATS, Shape, check_network
 from golden.errors import ModelError, UnsupportedError
 from golden.importers.tflite_file import (
     SHAPE_ARITHMETIC,
@@ -34,6 +35,7 @@ from golden.network import (
     AveragePool2D,
     Clamp,
     Concat,
+    Constant,
     Conv2D,
     DepthwiseConv2D,
     Dequantize,
@@ -62,6 +64,9 @@ MAX_WINDOW = 64
 
 MAX_SCALE = 2.0**60
 """Largest scale that is taken, so that no product of two leaves float32."""
+
+WITH_CONSTANTS = ("ADD", "MUL", "CONCATENATION")
+"""Operators that may read a stored tensor in the place of a computed one."""
 
 ACTIVATIONS: dict[int, quantization.Activation] = {
     0: "none",
@@ -115,6 +120,7 @@ class _Node:
     layer: int  # position among the network's layers
     activations: Mapping[int, Tensor]  # by the file's index
     numbers: Mapping[int, int]  # from the file's index to the network's
+    constants: Mapping[int, Tensor]  # the operands that are constant, by the file's index
 
     @cached_property
     def place(self) -> str:
@@ -147,6 +153,11 @@ class _Node:
         return position < len(self.operator.inputs) and self.operator.inputs[position] != -1
 
     # -- activations
+
+    def operand(self, position: int) -> Tensor:
+        """Input that may also be a constant."""
+        constant = self.constants.get(self.operator.inputs[position])
+        return self.input(position) if constant is None else constant
 
     def input(self, position: int = 0) -> Tensor:
         index = self.operator.inputs[position]
@@ -312,6 +323,7 @@ class _Importer:
         self._tensors: list[Tensor] = []
         self._activations: dict[int, Tensor] = {}
         self._numbers: dict[int, int] = {}
+        self._constants: dict[tuple[int, Shape], Constant] = {}
         self._names: set[str] = set()
 
     def network(self) -> Network:
@@ -342,30 +354,75 @@ class _Importer:
             inputs=tuple(self._numbers[i] for i in file.inputs),
             outputs=tuple(self._numbers[i] for i in file.outputs),
             source=self._source,
+            constants=tuple(self._constants.values()),
         )
         check_network(network)
         return network
 
     def _layer(self, number: int, operator: Operator) -> Layer:
         """Build the layer of one operator; whatever is wrong with it is said with its place."""
-        node = _Node(self._file, operator, number, self._activations, self._numbers)
+        node = _Node(self._file, operator, number, self._activations, self._numbers, {})
         build, low, high = _BUILDERS[operator.name]
         try:
             node.check_wiring(low, high or len(operator.inputs))
             self._add(operator.outputs[0])
-            return build(node)
+            return build(self._with_constants(node))
         except ModelError as error:
             raise type(error)(f"{node.place}: {error}") from None
 
     def _add(self, index: int) -> None:
         """Make a network tensor of the activation `index`."""
         tensor = _activation(index, self._file.tensor(index), self._batch)
-        if tensor.name in self._names:
+        self._numbers[index] = self._append(index, tensor)
+        self._activations[index] = self._tensors[-1]
+
+    def _append(self, index: int, tensor: Tensor) -> int:
+        """Give the network one more tensor, under a name of its own; return its number."""
+        while tensor.name in self._names:
             tensor = replace(tensor, name=f"{tensor.name}#{index}")
         self._names.add(tensor.name)
-        self._numbers[index] = len(self._tensors)
-        self._activations[index] = tensor
         self._tensors.append(tensor)
+        return len(self._tensors) - 1
+
+    def _with_constants(self, node: _Node) -> _Node:
+        """Give a node the constants among its operands."""
+        if node.operator.name not in WITH_CONSTANTS:
+            return node
+        constants = {
+            index: self._constant(node, position)
+            for position, index in enumerate(node.operator.inputs)
+            if index >= 0 and index not in self._activations and self._file.tensor(index).data.size
+        }
+        numbers = {index: constant.tensor for index, constant in constants.items()}
+        return replace(
+            node,
+            constants={index: self._tensors[number] for index, number in numbers.items()},
+            numbers=ChainMap(numbers, self._numbers),
+        )
+
+    def _constant(self, node: _Node, position: int) -> Constant:
+        """Make a network tensor of a stored operand.
+
+        Where shapes broadcast it gets leading axes of size 1 up to the output's rank, as TensorFlow
+        Lite reads it; so one stored tensor may become several.
+        """
+        index = node.operator.inputs[position]
+        stored = node.constant(position, "a constant operand", ("int8", "uint8", "int16"))
+        missing = len(node.output.shape) - len(stored.shape)
+        broadcasts = node.operator.name != "CONCATENATION"
+        shape = (1,) * (missing if broadcasts else 0) + stored.shape
+        if shape[:1] != (1,):
+            raise UnsupportedError(
+                f"must have a constant operand that is the same for every sample, not of shape "
+                f"{stored.shape} (tensor {quoted(stored.name)}); export the network with batch 1"
+            )
+        if (index, shape) not in self._constants:
+            place = f"tensor {index} ({quoted(stored.name)})"
+            tensor = Tensor(stored.name, shape, stored.dtype, *_per_tensor(place, stored))
+            codes = _codes(stored).reshape(shape)
+            codes.setflags(write=False)
+            self._constants[index, shape] = Constant(self._append(index, tensor), codes)
+        return self._constants[index, shape]
 
 
 def _activation(index: int, tensor: FileTensor, batch: int) -> Tensor:
@@ -622,7 +679,7 @@ def _mean(node: _Node) -> Layer:
 
 
 def _add(node: _Node) -> Layer:
-    first, second, output = node.input(0), node.input(1), node.output
+    first, second, output = node.operand(0), node.operand(1), node.output
     dtype = node.integers(first, second, output)
     parameters = quantization.add_parameters(
         node.scale(first), node.scale(second), node.scale(output), dtype
@@ -639,7 +696,7 @@ def _add(node: _Node) -> Layer:
 
 
 def _mul(node: _Node) -> Layer:
-    first, second, output = node.input(0), node.input(1), node.output
+    first, second, output = node.operand(0), node.operand(1), node.output
     node.integers(first, second, output)
     return Mul(
         **node.wired(Mul, 0, 1),
@@ -654,7 +711,7 @@ def _mul(node: _Node) -> Layer:
 
 def _concat(node: _Node) -> Layer:
     positions = range(len(node.operator.inputs))
-    inputs, output = [node.input(p) for p in positions], node.output
+    inputs, output = [node.operand(p) for p in positions], node.output
     dtype = node.integers(*inputs, output)
     if node.options["FusedActivationFunction"] != 0:
         raise UnsupportedError("must have no fused activation; export it as an operator of its own")
