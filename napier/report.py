@@ -16,6 +16,9 @@ Document = dict[str, Any]
 LONGEST_NAME = 40
 """Names are cut to this before the table cuts them to the terminal."""
 
+LARGEST_EXACT_CYCLES = 10**9
+"""From here on cycles are rounded in the table; JSON and CSV always have all digits."""
+
 SHORT_OPS = {
     "average_pool": "avg pool",
     "max_pool": "max pool",
@@ -32,23 +35,30 @@ WAITS = {
 
 
 def human(value: float) -> str:
-    """Three significant digits with k, M, G: 950, 1.25k, 12.5M."""
-    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    """Three significant digits with k, M, G, T, P: 950, 1.25k, 12.5M."""
+    for factor, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor * 0.9995:
             return f"{value / factor:.3g}{suffix}"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def cycles_text(cycles: int) -> str:
+    """All digits of a count that the table has room for, three of a larger one."""
+    return str(cycles) if cycles < LARGEST_EXACT_CYCLES else human(cycles)
+
+
 def human_energy(energy_pj: float) -> str:
     """Energy with its unit: 950 pJ, 12.5 nJ, 3.1 uJ, 2.4 mJ."""
-    for factor, unit in ((1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ")):
+    for factor, unit in ((1e15, "kJ"), (1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ")):
         if energy_pj >= factor * 0.9995:
             return f"{energy_pj / factor:.3g} {unit}"
     return f"{energy_pj:.3g} pJ"
 
 
 def human_seconds(seconds: float) -> str:
-    """Time with its unit."""
+    """Time with its unit: 1010 s, 4.55 ms."""
+    if seconds >= 999.5:
+        return f"{seconds:.0f} s"
     for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
         if seconds >= factor * 0.9995:
             return f"{seconds / factor:.3g} {unit}"
@@ -101,7 +111,7 @@ def run_table(document: Document) -> RenderableType:
     table.add_column("layer", "total", ratio=1, no_wrap=True)  # takes what the others leave
     table.add_column("op", no_wrap=True)
     table.add_column("MACs", human(totals["macs"]), justify="right", no_wrap=True)
-    table.add_column("cycles", str(totals["cycles"]), justify="right", no_wrap=True)
+    table.add_column("cycles", cycles_text(totals["cycles"]), justify="right", no_wrap=True)
     table.add_column("util", justify="right", no_wrap=True)
     table.add_column("waits for", no_wrap=True)
     energy = human_energy(totals["energy_pj"])
@@ -113,7 +123,7 @@ def run_table(document: Document) -> RenderableType:
             shorten(layer["name"], LONGEST_NAME),
             SHORT_OPS.get(layer["op"], layer["op"]),
             human(layer["macs"]) if layer["macs"] else "",
-            str(layer["cycles"]),
+            cycles_text(layer["cycles"]),
             f"{100 * layer['utilization']:.0f}%" if layer["macs"] else "",
             largest_stall(layer),
             human_energy(layer["energy_pj"]["total"]),
