@@ -265,10 +265,14 @@ def save_figure(document: dict[str, Any], path: str, figure_format: str | None) 
 
 
 def console() -> Console:
-    """Where tables go; 80 columns where the output is not a terminal."""
+    """Where tables go: 80 columns, or as many more as the terminal has.
+
+    A narrower terminal wraps the lines; cutting them would lose digits.
+    """
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 80, highlight=False)
+    width = Console().width if sys.stdout.isatty() else 80
+    return Console(width=max(80, width), highlight=False)
 
 
 @contextmanager

@@ -352,6 +352,10 @@ def load_hardware(name_or_path: str | Path) -> Hardware:
                 f"{name_or_path} is not a hardware preset; use one of"
                 f" {', '.join(list_presets())}, or the path of a .toml file"
             )
+    if path.is_fifo() or path.is_char_device():
+        raise HardwareError(
+            f"the hardware file {path} is a device or pipe; copy it to a file first"
+        )
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

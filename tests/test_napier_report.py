@@ -2,12 +2,14 @@
 
 import copy
 import io
+import sys
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from golden.files import load_network
+from napier.cli import console
 from napier.loading import shipped_file
 from napier.report import human, human_energy, human_seconds, run_table
 from simulator.hardware import load_hardware
@@ -75,3 +77,14 @@ def test_no_number_is_cut_in_80_columns(document: dict[str, Any], factor: int) -
 )
 def test_units_reach_as_far_as_the_numbers(text: str, expected: str) -> None:
     assert text == expected
+
+
+@pytest.mark.parametrize(("columns", "width"), [(40, 80), (132, 132)])
+def test_a_narrow_terminal_does_not_cut_the_table(
+    columns: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert console().width == width
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    assert console().width == 80

@@ -1,3 +1,4 @@
+import os
 import tomllib
 from copy import deepcopy
 from itertools import pairwise
@@ -189,6 +190,9 @@ def test_files_that_cannot_be_read_are_refused_in_one_sentence(tmp_path):
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(HardwareError, match="cannot be read"):
         load_hardware(tmp_path / "folder.toml")
+    os.mkfifo(tmp_path / "pipe.toml")  # reading it would wait for ever
+    with pytest.raises(HardwareError, match=r"pipe.toml is a device or pipe; copy it to a file"):
+        load_hardware(tmp_path / "pipe.toml")
 
 
 @pytest.mark.parametrize("name", list_presets())
