@@ -27,6 +27,7 @@ Progress = Callable[[int, int, str], None]
 
 DEFAULT_HARDWARE = "mac16x16"
 VERIFY_HARDWARE = "mac4x4"
+CONTRACT_LAYERS = 8
 FIGURE_FORMATS = ("png", "svg", "pdf")
 
 
@@ -159,6 +160,12 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
     help="What runs the Verilog.",
 )
 @click.option("--work", "work_folder", metavar="DIR", help="Keep builds and waveforms.")
+@click.option("--rtl", "files", multiple=True, metavar="F.v", help="Your Verilog; repeat it.")
+@click.option(
+    "--contract",
+    type=click.Choice(["pe", "array", "requantizer", "layer_engine"]),
+    help="What --rtl replaces (docs/contracts.md).",
+)
 def verify(
     model: str | None,
     count: int | None,
@@ -169,21 +176,36 @@ def verify(
     seed: int,
     simulator: Simulator,
     work_folder: str | None,
+    files: tuple[str, ...],
+    contract: str | None,
 ) -> None:
     """Run layers through the Verilog and compare every bit and every cycle.
 
     Outputs and overflow counters are compared with the golden model, cycles and their causes
     with the cycle model. A difference ends with exit code 1 and names cycle, signal, expected and
     found value, and the waveform.
+
+    With --rtl and --contract your module takes the place of Napier's. It runs random layers (by
+    default 8, --random N for more) with each of several accumulators, most so narrow that they
+    overflow; a PE also runs alone, through every operand and code.
     """
-    from napier.verification import verify_model, verify_random_layers
+    from napier.verification import verify_model, verify_random_layers, verify_rtl
     from simulator.hardware import load_hardware
 
     machine = load_hardware(hardware)
     if count is not None and model is not None:
         raise InputError("--random draws its own layers; leave MODEL out, or leave --random out")
+    if bool(files) != (contract is not None):
+        raise InputError("--rtl and --contract go together: the files, and what they replace")
+    if contract is not None and (model is not None or layer_names or inputs):
+        raise InputError("--rtl runs layers of its own; leave MODEL, --layer and --input out")
     with progress_bar() as progress:
-        if count is not None:
+        if contract is not None:
+            summary = verify_rtl(
+                *(contract, files, machine, count or CONTRACT_LAYERS),
+                *(seed, simulator, work_folder, progress),
+            )
+        elif count is not None:
             summary = verify_random_layers(count, machine, seed, simulator, work_folder, progress)
         else:
             summary = verify_model(

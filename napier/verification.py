@@ -19,8 +19,15 @@ from golden.errors import InputError, OutputError
 from golden.network import Layer, Network, WeightedLayer
 from golden.run import run as run_golden
 from napier.loading import Samples, default_samples, load_model, load_samples
+from rtl_models.contracts import CONTRACTS, narrow_variants
 from rtl_models.engine import Simulator
-from rtl_models.verify import VerifyReport, verify_layer, verify_random
+from rtl_models.verify import (
+    ALONE,
+    VerifyReport,
+    verify_contract,
+    verify_layer,
+    verify_random,
+)
 from simulator.hardware import Hardware
 from simulator.projection import project_weights
 
@@ -36,6 +43,8 @@ class Summary:
 
     hardware: str
     reports: tuple[VerifyReport, ...]
+    replaced: str = ""
+    """What of the Verilog is the user's, and with which accumulators it ran."""
 
     @property
     def passed(self) -> bool:
@@ -70,12 +79,19 @@ class Summary:
                 return Text(f"{report.name} (seed {report.seed}): {report.difference}", "bold red")
         cycles = sum(report.cycles for report in self.reports)
         outputs = sum(report.outputs for report in self.reports)
+        replaced = f" ({self.replaced})" if self.replaced else ""
         return Text(
-            f"{_layers(len(self.reports))} on {self.hardware}: Verilog, golden and cycle model"
+            f"{_runs(self.reports)} on {self.hardware}{replaced}: Verilog, golden and cycle model"
             f" agree in {outputs} outputs, all overflow counters, and {cycles} cycles and their"
             " causes",
             "green",
         )
+
+
+def _runs(reports: tuple[VerifyReport, ...]) -> str:
+    alone = sum(report.op == ALONE for report in reports)
+    layers = _layers(len(reports) - alone)
+    return f"{alone} runs of the PE alone and {layers}" if alone else layers
 
 
 def _layers(count: int) -> str:
@@ -114,6 +130,37 @@ def verify_random_layers(
     with _folder(work_folder) as (folder, keep):
         reports = verify_random(count, hardware, seed, report, workdir=folder, simulator=simulator)
         summary = Summary(hardware.name, tuple(reports))
+        keep(not summary.passed)
+    return summary
+
+
+def verify_rtl(
+    contract: str,
+    files: tuple[str, ...],
+    hardware: Hardware,
+    count: int,
+    seed: int,
+    simulator: Simulator,
+    work_folder: str | None,
+    progress: Progress,
+) -> Summary:
+    """Verify the user's module in the place of ours; stops at the first difference."""
+    variants = narrow_variants(hardware)
+    total = count * len(variants) + (len(variants) if contract == "pe" else 0)
+    done: list[VerifyReport] = []
+
+    def report(each: VerifyReport) -> None:
+        done.append(each)
+        progress(len(done), total, each.name)
+
+    paths = [Path(file) for file in files]
+    with _folder(work_folder) as (folder, keep):
+        reports = verify_contract(
+            contract, paths, hardware, count, seed, report, workdir=folder, simulator=simulator
+        )
+        names = ", ".join(variant.name for variant in variants)
+        replaced = f"{CONTRACTS[contract]} from {', '.join(files)}; {names}"
+        summary = Summary(hardware.name, tuple(reports), replaced)
         keep(not summary.passed)
     return summary
 

@@ -31,6 +31,7 @@ from golden.network import (
     WeightedLayer,
 )
 from golden.operators import post_process
+from rtl_models.contracts import PERun, narrow_variants, replace_module, run_pe
 from rtl_models.engine import EngineRuns, Simulator, run_engine
 from rtl_models.trace import first_difference
 from simulator.hardware import Hardware, hardware_from_dict
@@ -40,6 +41,9 @@ from simulator.stepped import ENGINE_CAUSES, Engine
 from simulator.timing import plan_layer, time_plan
 
 Array = NDArray[Any]
+
+ALONE = "alone"
+"""Kind of a report on a module that ran without the engine."""
 
 SPARE_CYCLES = 1000
 """A run this much longer than expected is cut off."""
@@ -51,31 +55,35 @@ class Difference:
 
     Parameters
     ----------
-    sample : int
-        Image of the batch.
+    sample : int or None
+        Image of the batch; None where a module ran alone.
     run, cycle : int or None
         Engine run of the image from 0 and cycle of the run from 1; None where the Verilog agrees
-        with the stepped model in every cycle and differs from `golden` or the fast model.
+        with the stepped model in every cycle and differs from `golden` or the fast model. Of a
+        module that ran alone, the cycle since reset from 0.
     signal : str
     expected, found : str
     waves : Path or None
         Waveform (FST) of the layer.
+    operands : str
+        What led there, where known.
     """
 
-    sample: int
+    sample: int | None
     run: int | None
     cycle: int | None
     signal: str
     expected: str
     found: str
     waves: Path | None
+    operands: str = ""
 
     def __str__(self) -> str:
-        place = f"sample {self.sample}"
-        if self.cycle is not None:
-            place += f", run {self.run}, cycle {self.cycle}"
+        named = {"sample": self.sample, "run": self.run, "cycle": self.cycle}
+        place = ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
+        operands = f", {self.operands}" if self.operands else ""
         waves = "" if self.waves is None else f"; waves: {self.waves}"
-        return f"{place}: {self.signal} is {self.found}, expected {self.expected}{waves}"
+        return f"{place}: {self.signal} is {self.found}, expected {self.expected}{operands}{waves}"
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,7 @@ def verify_layer(
     sources: Sequence[Path] | None = None,
     overrides: Mapping[str, int] | None = None,
     lockstep: bool = False,
+    own_registers: bool = True,
 ) -> VerifyReport:
     """Run one layer through the Verilog and compare every bit and every cycle.
 
@@ -177,6 +186,9 @@ def verify_layer(
         Verilog parameters to change.
     lockstep : bool
         Compare every register with the stepped model in every cycle, also where all results agree.
+    own_registers : bool
+        Whether `sources` have the registers that the trace names; otherwise only outputs, counters
+        and cycles are compared.
 
     Raises
     ------
@@ -203,12 +215,10 @@ def verify_layer(
         if difference is None and lockstep:
             difference = _part(job, image, results[-1])
         if difference is not None:
-            traced = run_engine(job.runs, image, trace=True, waves=True, **options)
-            difference = replace(
-                _part(job, image, traced) or difference,
-                sample=sample,
-                waves=traced.folder / "waves.fst",
-            )
+            again = run_engine(job.runs, image, trace=own_registers, waves=True, **options)
+            if own_registers:
+                difference = _part(job, image, again) or difference
+            difference = replace(difference, sample=sample, waves=again.folder / "waves.fst")
             break
     totals = [result.total for result in results]
     summed = {name: sum(total[name] for total in totals) for name in totals[0]}
@@ -372,6 +382,110 @@ def _part(job: _Job, image: Array, result: EngineRuns) -> Difference | None:
     return Difference(0, first.run, first.cycle, first.signal, first.expected, first.found, None)
 
 
+# -- Verilog of the user --------------------------------------------------------------------------
+
+
+def verify_contract(
+    contract: str,
+    files: Sequence[Path],
+    hardware: Hardware,
+    count: int,
+    seed: int,
+    progress: Callable[[VerifyReport], None] | None = None,
+    *,
+    workdir: Path,
+    simulator: Simulator = "icarus",
+) -> list[VerifyReport]:
+    """Hold a user's module to the rules that ours keeps, stopping at the first difference.
+
+    A PE runs alone first, against the stepped model. Then the engine with the module in it runs
+    random layers, with the accumulators of `narrow_variants`.
+
+    Parameters
+    ----------
+    contract : str
+        A key of `rtl_models.contracts.CONTRACTS`.
+    files : sequence of Path
+        The user's Verilog.
+    hardware : Hardware
+    count : int
+        Random layers for each accumulator.
+    seed : int
+        Of the first random layer.
+    progress : function of a report, optional
+        Called after every run.
+    workdir, simulator
+        As in `verify_layer`.
+
+    Raises
+    ------
+    InputError
+        The module does not have the parameters and ports of the contract.
+    ToolError
+        A tool is missing or cannot read the files.
+    """
+    variants = narrow_variants(hardware)
+    merged = {each.name: replace_module(contract, files, each) for each in variants}
+    reports: list[VerifyReport] = []
+
+    def report(each: VerifyReport) -> None:
+        reports.append(each)
+        if progress is not None:
+            progress(each)
+
+    if contract == "pe":
+        for each in reversed(variants):  # every product first: it gives the plainest message
+            run = run_pe(
+                each,
+                merged[each.name],
+                workdir / f"pe_{_file_name(each.name)}",
+                exhaustive=each is variants[-1],
+                seed=seed,
+            )
+            report(_pe_report(each, run, seed))
+            if run.difference is not None:
+                return reports
+    for number, each in enumerate(variants):
+        done = verify_random(
+            count,
+            each,
+            seed + number * count,
+            lambda layer, name=each.name: report(replace(layer, name=f"{name}: {layer.name}")),  # type: ignore[misc]
+            workdir=workdir,
+            simulator=simulator,
+            draw=revealing_layer,
+            sources=merged[each.name],
+            own_registers=False,
+        )
+        if not done[-1].passed:
+            break
+    return reports
+
+
+def _pe_report(hardware: Hardware, run: PERun, seed: int) -> VerifyReport:
+    first = run.difference
+    return VerifyReport(
+        name=f"{hardware.name}: PE",
+        op=ALONE,
+        input_shape=(1,),
+        runs=1,
+        outputs=run.results,
+        cycles=run.cycles,
+        cycles_by_cause={},
+        overflow_events=run.overflow_events,
+        overflow_outputs=0,
+        seconds=run.seconds,
+        seed=seed,
+        difference=None
+        if first is None
+        else Difference(
+            *(None, None, first.cycle, first.signal, first.expected, first.found),
+            waves=first.waves,
+            operands=first.operands,
+        ),
+    )
+
+
 # -- random layers --------------------------------------------------------------------------------
 
 
@@ -382,7 +496,8 @@ def verify_random(
     progress: Callable[[VerifyReport], None] | None = None,
     *,
     workdir: Path,
-    simulator: Simulator = "icarus",
+    draw: Callable[[np.random.Generator, Hardware], tuple[WeightedLayer, Array]] | None = None,
+    **options: Any,
 ) -> list[VerifyReport]:
     """Verify random small layers, stopping at the first that differs.
 
@@ -391,16 +506,18 @@ def verify_random(
     count : int
     hardware : Hardware
     seed : int
-        The i-th layer is `random_layer` of seed + i.
+        The i-th layer is `draw` of seed + i.
     progress : function of a report, optional
         Called after every layer.
-    workdir, simulator
+    draw : function of a generator and hardware, optional
+        Draws a layer and its input; by default `random_layer`.
+    workdir, **options
         As in `verify_layer`.
     """
     reports = []
     for number in range(seed, seed + count):
-        layer, x = random_layer(np.random.default_rng(number), hardware)
-        reports.append(verify_layer(layer, hardware, x, seed=number, workdir=workdir))
+        layer, x = (draw or random_layer)(np.random.default_rng(number), hardware)
+        reports.append(verify_layer(layer, hardware, x, seed=number, workdir=workdir, **options))
         if progress is not None:
             progress(reports[-1])
         if not reports[-1].passed:
@@ -460,6 +577,42 @@ def random_layer(rng: np.random.Generator, hardware: Hardware) -> tuple[Weighted
         groups=groups,
     )
     return layer, x
+
+
+def revealing_layer(rng: np.random.Generator, hardware: Hardware) -> tuple[WeightedLayer, Array]:
+    """Draw `random_layer`, half of the time with codes that show the last bits of sums at a bound.
+
+    Ordinary requantization scales a bit more or less away. Here biases bring sums near the bounds
+    of the accumulator to around zero, and shifts are so small that every bit and tie is seen.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    hardware : Hardware
+
+    Returns
+    -------
+    As `random_layer`.
+    """
+    layer, x = random_layer(rng, hardware)
+    if rng.random() < 0.5:
+        return layer, x
+    info = np.iinfo(x.dtype)
+    channels = layer.weights.shape[0]
+    bound = 1 << (hardware.result_bits - 1)
+    bias = rng.choice([-bound, 0, bound], channels) + rng.integers(-64, 65, channels)
+    limit = (1 << (hardware.post_bits - 1)) - 1
+    scales = layer.requantization
+    shift = rng.integers(-3, 1, scales.shift.shape).astype(np.int32)
+    revealing = replace(
+        layer,
+        bias=np.clip(bias, -limit, limit),
+        output_zero_point=0 if x.dtype == np.int16 else (int(info.min) + int(info.max) + 1) // 2,
+        requantization=replace(scales, shift=shift),
+        activation_min=int(info.min),
+        activation_max=int(info.max),
+    )
+    return revealing, x
 
 
 def _random_codes(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -261,6 +261,44 @@ def test_synth_lists_every_module_and_kind_of_pe_in_80_columns(
     assert all(name in done.stdout for name in ("requantizer", *flip_flops))
 
 
+@pytest.mark.rtl
+@pytest.mark.slow
+def test_verify_of_a_users_pe_tells_the_first_wrong_result_and_ends_with_1(
+    napier: Napier, tmp_path: Path
+) -> None:
+    text = (Path(__file__).parent / "benches" / "independent_pe.v").read_text()
+    (tmp_path / "my_pe.v").write_text(text)
+    call = ("verify", "--contract", "pe", "--hardware", "ternary4x4", "--random", "1", "--rtl")
+    done = napier(*call, "my_pe.v")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    said = " ".join(done.stdout.split())
+    assert "(napier_pe from my_pe.v; acc 9 wrap, acc 9 saturate, acc" in said
+    # Code 3 is -1: the first such step has x = -256, whose negative is 256.
+    assert text.count("code_r[1] ? -wide_x") == 1
+    (tmp_path / "my_pe.v").write_text(text.replace("code_r[1] ? -wide_x", "code_r[1] ? wide_x"))
+    done = napier(*call, "my_pe.v", "--work", "kept")
+    assert done.returncode == 1
+    said = " ".join(done.stdout.split())
+    assert "result is -256, expected 256, after 1 step since the clear before: x=-256" in said
+    assert list((tmp_path / "kept").glob("*/waves.fst"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--rtl", "my.v"), "--rtl and --contract go together"),
+        (("--contract", "pe"), "--rtl and --contract go together"),
+        (("--contract", "pe", "--rtl", "my.v", "m.npz"), "leave MODEL, --layer and --input out"),
+        (("--contract", "pe", "--rtl", "my.v"), "my.v: there is no such file"),
+    ],
+)
+def test_verify_of_users_verilog_refuses_what_does_not_go_together(
+    napier: Napier, arguments: tuple[str, ...], words: str
+) -> None:
+    assert words in refusal(napier("verify", *arguments))
+
+
 def test_synth_without_yosys_says_what_to_install(napier: Napier, monkeypatch: Any) -> None:
     monkeypatch.setenv("PATH", "")
     assert "apt-get install yosys" in refusal(napier("synth"))
