@@ -1,0 +1,559 @@
+"""Mutation score: how many single faults of the synthesised Verilog the stimuli notice.
+
+Yosys synthesises a module to gates and draws single-bit faults in them: a pin stuck, inverted, or
+inverted depending on another net. All mutants sit in one netlist, selected by a port, which
+Verilator turns into C++ once. The unmutated module runs first under legal random stimuli
+(`rtl_models.stimuli`), each mutant then sees the same stimuli until an output differs. What no
+stimulus kills is put to a SAT solver: a mutant whose outputs and next states are those of the
+module, from every state and for every legal input, is equivalent and no fault.
+
+    score = killed / (mutants - proven equivalent)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import random
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.errors import ToolError
+from rtl_models.runner import find_tool, run_yosys
+from rtl_models.sources import sources
+
+Words = NDArray[np.uint32]
+
+TOP = "subject"
+SELECT = "mutant_select"
+"""Input of the mutated netlist: 0 is the module as it is, i the i-th mutant."""
+
+SELECT_BITS = 16
+MOST_MUTANTS = 10_000_000
+"""More than any module has: Yosys 0.23 may search forever for a list that is nearly all of them."""
+
+PROVEN = "SAT proof finished - no model found: SUCCESS!"
+PROOF_TIMEOUT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A module that is mutated, and how it is driven.
+
+    Parameters
+    ----------
+    name : str
+        Row of the table.
+    module : str
+    parameters : mapping of str to int
+        Verilog parameters; small widths, so that a few thousand cycles reach every bit.
+    stimuli : function of (Dut, random.Random, int)
+        Drives so many cycles of legal inputs.
+    gates : mapping of str to str
+        Outputs that mean something only while another output is not zero.
+    registers : bool
+        Compare every register in every cycle, as our benches of the module do, and not only the
+        outputs.
+    kept : tuple of str
+        Modules below that are not mutated: they are subjects themselves.
+    legal : str
+        Verilog condition on the ports that the module may rely on; the proofs assume it.
+    """
+
+    name: str
+    module: str
+    parameters: Mapping[str, int]
+    stimuli: Callable[[Dut, random.Random, int], None]
+    gates: Mapping[str, str] = field(default_factory=dict)
+    registers: bool = False
+    kept: tuple[str, ...] = ()
+    legal: str = "1'b1"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A single-bit fault: its number in the netlist from 1, and the options of Yosys' `mutate`."""
+
+    number: int
+    options: str
+
+
+@dataclass(frozen=True)
+class MutationReport:
+    """What became of the mutants of one subject.
+
+    Parameters
+    ----------
+    name : str
+    mutants, killed, equivalent : int
+    survivors : tuple of Mutant
+        Neither killed nor proven equivalent.
+    cycles : int
+        Longest run of a mutant.
+    last_kill_cycle : int
+        When the mutant that lived longest was killed.
+    """
+
+    name: str
+    mutants: int
+    killed: int
+    equivalent: int
+    survivors: tuple[Mutant, ...]
+    cycles: int
+    last_kill_cycle: int
+
+    @property
+    def score(self) -> float:
+        """Killed among those that are faults."""
+        faults = self.mutants - self.equivalent
+        return self.killed / faults if faults else 1.0
+
+
+def measure(
+    subject: Subject, folder: Path, *, mutants: int = 200, cycles: int = 50_000, seed: int = 1
+) -> MutationReport:
+    """Mutate a module, run the mutants, and prove or report those that live.
+
+    Parameters
+    ----------
+    subject : Subject
+    folder : Path
+        Netlists and build products.
+    mutants : int
+        How many to draw at most.
+    cycles : int
+    seed : int
+        Of the choice of mutants and of the stimuli.
+
+    Raises
+    ------
+    ToolError
+        Yosys, Verilator or g++ is missing or failed.
+    """
+    netlist = Netlist(subject, folder, mutants, seed)
+    dut = Dut(netlist.ports, build(netlist), subject.gates)
+    subject.stimuli(dut, random.Random(seed), cycles)
+    first = dut.first_differences(len(netlist.mutants))
+    living = [mutant for mutant in netlist.mutants if first[mutant.number] < 0]
+    survivors = tuple(m for m in living if not netlist.is_equivalent(m))
+    return MutationReport(
+        name=subject.name,
+        mutants=len(netlist.mutants),
+        killed=len(netlist.mutants) - len(living),
+        equivalent=len(living) - len(survivors),
+        survivors=survivors,
+        cycles=dut.cycles,
+        last_kill_cycle=int(first.max(initial=-1)) + 1,
+    )
+
+
+# -- netlists -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Widths of the ports but clock and select, in bits."""
+
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+    clocked: bool
+
+
+class Netlist:
+    """A module in gates, its mutants, and proofs about them.
+
+    Parameters
+    ----------
+    subject : Subject
+    folder : Path
+    mutants : int
+        How many to draw at most.
+    seed : int
+    """
+
+    def __init__(self, subject: Subject, folder: Path, mutants: int, seed: int) -> None:
+        self.subject, self.folder = subject, folder
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = "".join(f" -set {name} {value}" for name, value in subject.parameters.items())
+        files = " ".join(f'"{path}"' for path in sources(subject.module))
+        # Enables and resets become gates, so that they are mutated too.
+        _yosys(
+            f"read_verilog -sv -DSYNTHESIS {files};"
+            + (f" chparam{settings} {subject.module};" if settings else "")
+            + f" hierarchy -check -top {subject.module}; rename -top {TOP};"
+            + "".join(
+                f" proc *{name}; select *{name}; write_verilog -noattr -selected {folder}/{name}.v;"
+                f" select -clear; blackbox *{name};"
+                for name in subject.kept
+            )
+            + f" synth -flatten -top {TOP}; dfflegalize -cell $_DFF_P_ x;"
+            f" abc -g gates; splitnets; opt_clean -purge; write_json {folder}/gates.json"
+        )
+        self._plain = json.loads((folder / "gates.json").read_text())
+        if subject.registers:
+            self._show_registers()
+        (folder / "plain.json").write_text(json.dumps(self._plain))
+        _yosys(
+            f"read_json {folder}/plain.json; write_rtlil {folder}/plain.il;"
+            f" mutate -list {MOST_MUTANTS} -module {TOP} -o {folder}/list.ys"
+        )
+        lines = (folder / "list.ys").read_text().splitlines()
+        # A fault of a clock pin is a fault of the clock tree, not of the logic.
+        options = [line.removeprefix("mutate ") for line in lines if " -port C " not in line]
+        options = random.Random(seed).sample(options, min(mutants, len(options)))
+        self.mutants = [Mutant(number, text) for number, text in enumerate(options, 1)]
+        script = [f"read_rtlil {folder}/plain.il"]
+        script += [
+            f"mutate -ctrl {SELECT} {SELECT_BITS} {m.number} {m.options}" for m in self.mutants
+        ]
+        script += [f"write_verilog -noattr {folder}/mutants.v"]
+        (folder / "mutants.ys").write_text("\n".join(script) + "\n")
+        _yosys(f"script {folder}/mutants.ys")
+        self.ports = self._read_ports()
+
+    def _show_registers(self) -> None:
+        """Add an output of all registers."""
+        module = self._plain["modules"][TOP]
+        cells = [cell for _, cell in sorted(module["cells"].items()) if cell["type"] == "$_DFF_P_"]
+        bits = [bit for cell in cells for bit in cell["connections"]["Q"]]
+        module["ports"]["registers"] = {"direction": "output", "bits": bits}
+
+    def _read_ports(self) -> Ports:
+        ports = self._plain["modules"][TOP]["ports"]
+        widths: dict[str, dict[str, int]] = {"input": {}, "output": {}}
+        for name, port in ports.items():
+            if name != "clk":
+                widths[port["direction"]][name] = len(port["bits"])
+        return Ports(widths["input"], widths["output"], "clk" in ports)
+
+    def is_equivalent(self, mutant: Mutant) -> bool:
+        """Whether the mutant has the module's outputs and next states, from every state.
+
+        Registers and kept modules are cut out of both netlists: what they put out is a free input
+        of both, what they take in must be equal.
+        """
+        folder = self.folder / f"proof_{mutant.number}"
+        folder.mkdir(exist_ok=True)
+        (folder / "mutate.ys").write_text(
+            f"read_rtlil {self.folder}/plain.il\nmutate {mutant.options}\n"
+            f"write_json {folder}/mutated.json\n"
+        )
+        _yosys(f"script {folder}/mutate.ys")
+        mutated = json.loads((folder / "mutated.json").read_text())
+        for name, design in (("gold", self._plain), ("gate", mutated)):
+            (folder / f"{name}.json").write_text(json.dumps(self._cut(design, name)))
+        (folder / "miter.v").write_text(self._miter())
+        said = _yosys(
+            f"read_json {folder}/gold.json; read_json {folder}/gate.json;"
+            f" read_verilog -sv -formal {folder}/miter.v; hierarchy -top miter; proc; flatten;"
+            " opt -full; sat -set-assumes -prove-asserts -timeout"
+            f" {PROOF_TIMEOUT_SECONDS} miter"
+        )
+        return PROVEN in said
+
+    def _cut(self, design: dict[str, Any], name: str) -> dict[str, Any]:
+        """Turn outputs of registers and kept modules into `state`, their inputs into `next`."""
+        module = json.loads(json.dumps(design["modules"][TOP]))
+        state, following = [], []
+        for cell_name, cell in sorted(module["cells"].items()):
+            if not cell["type"].endswith(("$_DFF_P_", *self.subject.kept)):
+                continue
+            for port, bits in sorted(cell["connections"].items()):
+                if cell["port_directions"][port] == "output":
+                    state += bits
+                elif port not in ("C", "clk"):
+                    following += bits
+            del module["cells"][cell_name]
+        if state:
+            module["ports"]["state"] = {"direction": "input", "bits": state}
+            module["ports"]["next"] = {"direction": "output", "bits": following}
+            self._state_bits, self._next_bits = len(state), len(following)
+        else:
+            self._state_bits = self._next_bits = 0
+        return {"modules": {name: module}}
+
+    def _miter(self) -> str:
+        """Verilog that asserts equality of everything that means something."""
+        inputs, outputs = dict(self.ports.inputs), dict(self.ports.outputs)
+        if self._state_bits:
+            inputs["state"], outputs["next"] = self._state_bits, self._next_bits
+        lines = [f"input wire [{bits - 1}:0] {name}" for name, bits in inputs.items()]
+        text = f"module miter({', '.join(lines)});\n"
+        clock = [".clk(1'b0)"] if self.ports.clocked else []
+        for side, prefix in (("gold", ""), ("gate", "mutant_")):
+            text += "".join(
+                f"  wire [{bits - 1}:0] {prefix}{name};\n" for name, bits in outputs.items()
+            )
+            pins = [f".{name}({name})" for name in inputs]
+            pins += [f".{name}({prefix}{name})" for name in outputs]
+            text += f"  {side} u_{side}({', '.join(clock + pins)});\n"
+        text += f"  always @* assume ({self.subject.legal});\n"
+        for name in outputs:
+            gate = self.subject.gates.get(name)
+            either = f"!(|{gate}) || " if gate else ""
+            text += f"  always @* assert ({either}{name} == mutant_{name});\n"
+        return text + "endmodule\n"
+
+
+def _yosys(script: str) -> str:
+    code, said = run_yosys(script)
+    if code:
+        raise ToolError(f"yosys failed: {' | '.join(said.strip().splitlines()[-5:])}")
+    return said
+
+
+# -- simulation -----------------------------------------------------------------------------------
+
+_DRIVER = """
+#include <cstdint>
+#include <cstddef>
+#include "Vmutants.h"
+#include "verilated.h"
+
+template <class T> static void put(T& port, const uint32_t* words) {{
+    uint64_t value = words[0];
+    if (sizeof(T) == 8) value |= uint64_t(words[1]) << 32;
+    port = T(value);
+}}
+template <std::size_t N> static void put(VlWide<N>& port, const uint32_t* words) {{
+    for (std::size_t i = 0; i < N; ++i) port[i] = words[i];
+}}
+template <class T> static void get(const T& port, uint32_t* words) {{
+    words[0] = uint32_t(port);
+    if (sizeof(T) == 8) words[1] = uint32_t(uint64_t(port) >> 32);
+}}
+template <std::size_t N> static void get(const VlWide<N>& port, uint32_t* words) {{
+    for (std::size_t i = 0; i < N; ++i) words[i] = port[i];
+}}
+
+extern "C" void* create(int mutant) {{
+    Vmutants* top = new Vmutants;
+    top->{select} = mutant;
+    return top;
+}}
+extern "C" void destroy(void* handle) {{ delete static_cast<Vmutants*>(handle); }}
+
+extern "C" void settle(void* handle, const uint32_t* in, uint32_t* out) {{
+    Vmutants* top = static_cast<Vmutants*>(handle);
+{puts}
+    {low}
+    top->eval();
+{gets}
+}}
+extern "C" void edge(void* handle) {{
+    Vmutants* top = static_cast<Vmutants*>(handle);
+    (void)top;
+    {high}
+}}
+
+// First cycle in which a mutant differs where it matters, or -1.
+extern "C" int64_t first_difference(int mutant, const uint32_t* in, const uint32_t* expected,
+                                    const uint32_t* cares, int64_t cycles) {{
+    void* handle = create(mutant);
+    uint32_t out[{out_words}];
+    int64_t found = -1;
+    for (int64_t cycle = 0; cycle < cycles && found < 0; ++cycle) {{
+        settle(handle, in + cycle * {in_words}, out);
+        for (int i = 0; i < {out_words}; ++i) {{
+            const int64_t at = cycle * {out_words} + i;
+            if ((out[i] ^ expected[at]) & cares[at]) found = cycle;
+        }}
+        edge(handle);
+    }}
+    destroy(handle);
+    return found;
+}}
+"""
+
+
+def build(netlist: Netlist) -> Path:
+    """Compile the mutated netlist and its driver to a shared library.
+
+    Raises
+    ------
+    ToolError
+        Verilator or g++ is missing or failed.
+    """
+    folder, ports = netlist.folder / "build", netlist.ports
+    command = [find_tool("verilator"), "--cc", "-O3", "-Wno-fatal", "-Wno-lint", "-Wno-style"]
+    command += ["--top-module", TOP, "--prefix", "Vmutants", "--Mdir", str(folder)]
+    kept = [str(netlist.folder / f"{name}.v") for name in netlist.subject.kept]
+    _call([*command, str(netlist.folder / "mutants.v"), *kept])
+    inputs, outputs = _layout(ports.inputs), _layout(ports.outputs)
+    (folder / "driver.cpp").write_text(
+        _DRIVER.format(
+            select=SELECT,
+            puts="\n".join(f"    put(top->{n}, in + {at});" for n, (at, _) in inputs.items()),
+            gets="\n".join(f"    get(top->{n}, out + {at});" for n, (at, _) in outputs.items()),
+            low="top->clk = 0;" if ports.clocked else "",
+            high="top->clk = 1; top->eval();" if ports.clocked else "",
+            in_words=_words(ports.inputs),
+            out_words=_words(ports.outputs),
+        )
+    )
+    root = _verilator_include()
+    library = folder / "mutants.so"
+    command = ["g++", "-O1", "-shared", "-fPIC", "-std=c++17", "-pthread"]
+    command += [f"-I{folder}", f"-I{root}", f"-I{root / 'vltstd'}", "-o", str(library)]
+    units = [str(unit) for unit in sorted(folder.glob("*.cpp"))]
+    _call([*command, *units, *map(str, _runtime())])
+    return library
+
+
+@cache
+def _verilator_include() -> Path:
+    return Path(_call([find_tool("verilator"), "--getenv", "VERILATOR_ROOT"]).strip()) / "include"
+
+
+_RUNTIME_FOLDER = TemporaryDirectory(prefix="napier_verilator_", ignore_cleanup_errors=True)
+
+
+@cache
+def _runtime() -> tuple[Path, ...]:
+    """Compile Verilator's runtime once for all modules."""
+    root, objects = _verilator_include(), []
+    for name in ("verilated", "verilated_threads"):
+        unit = root / f"{name}.cpp"
+        if unit.exists():
+            objects.append(Path(_RUNTIME_FOLDER.name) / f"{name}.o")
+            command = ["g++", "-O1", "-c", "-fPIC", "-std=c++17", "-pthread", f"-I{root}"]
+            _call([*command, f"-I{root / 'vltstd'}", str(unit), "-o", str(objects[-1])])
+    return tuple(objects)
+
+
+def _call(command: Sequence[str]) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError:
+        raise ToolError(
+            f"{command[0]} is needed but not installed; install it with: sudo apt-get install"
+            f" {command[0]}"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        lines = (error.stderr or error.stdout).strip().splitlines() or ["no message"]
+        raise ToolError(f"{Path(command[0]).name} failed: {lines[0]}") from None
+
+
+def _layout(widths: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """First word and number of words of each port in a row."""
+    places, at = {}, 0
+    for name, bits in widths.items():
+        places[name] = (at, -(-bits // 32))
+        at += -(-bits // 32)
+    return places
+
+
+def _words(widths: Mapping[str, int]) -> int:
+    return sum(-(-bits // 32) for bits in widths.values())
+
+
+class Dut:
+    """The unmutated module: driven cycle by cycle, everything recorded for the mutants.
+
+    Inputs keep their values until they are set again. `dut["port"]` is an output as it was when
+    the module last settled; registers move in `cycle` and show after the next `settle`.
+
+    Parameters
+    ----------
+    ports : Ports
+    library : Path
+        From `build`.
+    gates : mapping of str to str
+        Of the subject.
+    """
+
+    def __init__(self, ports: Ports, library: Path, gates: Mapping[str, str]) -> None:
+        self.ports, self._gates = ports, gates
+        self._library = ctypes.CDLL(str(library))
+        self._library.create.restype = ctypes.c_void_p
+        self._library.destroy.argtypes = [ctypes.c_void_p]
+        self._library.settle.argtypes = [ctypes.c_void_p] * 3
+        self._library.edge.argtypes = [ctypes.c_void_p]
+        self._library.first_difference.restype = ctypes.c_int64
+        self._library.first_difference.argtypes = [
+            ctypes.c_int,
+            *[ctypes.c_void_p] * 3,
+            ctypes.c_int64,
+        ]
+        self._inputs, self._outputs = _layout(ports.inputs), _layout(ports.outputs)
+        self._in = np.zeros(_words(ports.inputs), np.uint32)
+        self._out = np.zeros(_words(ports.outputs), np.uint32)
+        self._rows: list[tuple[bytes, bytes, bytes]] = []
+        self._cares: dict[tuple[str, ...], bytes] = {}
+        self._handle = self._library.create(0)
+
+    @property
+    def cycles(self) -> int:
+        """How many are recorded."""
+        return len(self._rows)
+
+    def __getitem__(self, output: str) -> int:
+        at, words = self._outputs[output]
+        if words == 1:
+            return int(self._out[at])
+        return int.from_bytes(self._out[at : at + words].tobytes(), "little")
+
+    def value(self, name: str) -> int:
+        """Return an input as it is set."""
+        at, words = self._inputs[name]
+        return int.from_bytes(self._in[at : at + words].tobytes(), "little")
+
+    def settle(self, **values: int) -> None:
+        """Set inputs and evaluate, without a clock edge."""
+        for name, value in values.items():
+            at, words = self._inputs[name]
+            value &= (1 << self.ports.inputs[name]) - 1
+            if words == 1:
+                self._in[at] = value
+            else:
+                row = np.frombuffer(value.to_bytes(4 * words, "little"), np.uint32)
+                self._in[at : at + words] = row
+        self._library.settle(self._handle, self._in.ctypes.data, self._out.ctypes.data)
+
+    def cycle(self, **values: int) -> None:
+        """Set inputs, record inputs and outputs, and give a clock edge."""
+        self.settle(**values)
+        self._record(
+            self._care(tuple(name for name, gate in self._gates.items() if not self[gate]))
+        )
+
+    def cycle_unseen(self, **values: int) -> None:
+        """Drive a cycle in which the outputs mean nothing."""
+        self.settle(**values)
+        self._record(bytes(self._out.nbytes))
+
+    def _record(self, cares: bytes) -> None:
+        self._rows.append((self._in.tobytes(), self._out.tobytes(), cares))
+        self._library.edge(self._handle)
+
+    def _care(self, ignored: tuple[str, ...]) -> bytes:
+        if ignored not in self._cares:
+            row = np.full(len(self._out), 0xFFFFFFFF, np.uint32)
+            for name in ignored:
+                at, words = self._outputs[name]
+                row[at : at + words] = 0
+            self._cares[ignored] = row.tobytes()
+        return self._cares[ignored]
+
+    def first_differences(self, mutants: int) -> NDArray[np.int64]:
+        """Replay the record on mutants 0 to `mutants`; the first cycle that differs, or -1."""
+        inputs, outputs, cares = (
+            np.frombuffer(b"".join(row[part] for row in self._rows), np.uint32) for part in range(3)
+        )
+        return np.array(
+            [
+                self._library.first_difference(
+                    number, inputs.ctypes.data, outputs.ctypes.data, cares.ctypes.data, self.cycles
+                )
+                for number in range(mutants + 1)
+            ],
+            np.int64,
+        )

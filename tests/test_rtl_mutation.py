@@ -1,0 +1,59 @@
+"""Single-bit faults of the synthesised Verilog are noticed; weak stimuli and proofs are too."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from rtl_models.mutants import Dut, Netlist, build, measure
+from rtl_models.stimuli import SUBJECTS, word
+
+KNOWN = {subject.name: subject for subject in SUBJECTS}
+
+pytestmark = [pytest.mark.rtl, pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    "name", ["pe_ternary", "fit_signed saturate", "napier_pe ternary", "array_window"]
+)
+def test_every_fault_is_noticed_or_proven_to_be_none(tmp_path, name):
+    report = measure(KNOWN[name], tmp_path, mutants=100, cycles=5000)
+    assert report.mutants == 100
+    assert report.killed + report.equivalent == 100, report.survivors
+    assert report.score == 1.0
+
+
+def test_stimuli_that_never_clear_leave_faults_alive(tmp_path):
+    def never_clear(dut, rng, cycles):
+        for cycle in range(cycles):
+            dut.cycle(rst=cycle == 0, step=1, clear=0, addend=word(rng, 10))
+
+    weak = replace(KNOWN["pe_accumulator wrap"], stimuli=never_clear, registers=False)
+    report = measure(weak, tmp_path, mutants=30, cycles=500)
+    # The result registers stay 0, so nothing of the accumulator is ever seen.
+    assert report.killed < 15
+    assert report.survivors
+
+
+def test_the_proof_tells_faults_from_equivalent_mutants(tmp_path):
+    subject = KNOWN["tile_counter"]
+    netlist = Netlist(subject, tmp_path, mutants=12, seed=3)
+    dut = Dut(netlist.ports, build(netlist), subject.gates)
+    subject.stimuli(dut, random.Random(1), 2000)
+    first = dut.first_differences(len(netlist.mutants))
+    killed = [mutant for mutant in netlist.mutants if first[mutant.number] >= 0]
+    assert len(killed) >= 6
+    # A mutant whose outputs differed cannot be proven equal.
+    assert not any(netlist.is_equivalent(mutant) for mutant in killed[:6])
+    # Without a fault it must be.
+    assert netlist.is_equivalent(replace(killed[0], number=0, options="-mode none"))
+
+
+def test_without_a_fault_nothing_differs(tmp_path):
+    subject = KNOWN["pe_ternary"]
+    netlist = Netlist(subject, tmp_path, mutants=2, seed=1)
+    dut = Dut(netlist.ports, build(netlist), subject.gates)
+    subject.stimuli(dut, random.Random(1), 300)
+    first = dut.first_differences(2)
+    assert first[0] == -1
+    assert (first[1:] >= 0).all()
