@@ -46,7 +46,7 @@ def cli() -> None:
     help="Project the weights first.",
 )  # fmt: skip
 @click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
-@click.option("--csv", "csv_path", metavar="FILE", help="One row a layer.")
+@click.option("--csv", "csv_path", metavar="FILE", help="One row a layer ('-' prints it).")
 @click.option("--plot", "plot_path", metavar="FILE", help="Cycles and roofline (png, svg, pdf).")
 @click.option("--no-values", is_flag=True, help="Cycles and energy only: compute no values.")
 @click.option("--stepped", is_flag=True, help="Step every register in every cycle (slow).")
@@ -68,13 +68,14 @@ def run(
     observed over all samples.
     """
     from napier.loading import default_samples, load_model, load_samples
-    from napier.output import check_writable, write_text
+    from napier.output import check_outputs, write_text
     from napier.report import run_csv, run_table
     from simulator.hardware import load_hardware
     from simulator.machine import simulate
 
-    for path in (json_path, csv_path, plot_path):
-        check_writable(path)
+    check_outputs((json_path, csv_path, plot_path), inputs)
+    if json_path == "-" and csv_path == "-":
+        raise InputError("--json - and --csv - would be mixed up; write one of them to a file")
     figure_format = None if plot_path is None else check_figure_format(plot_path)
     if stepped and no_values:
         raise InputError("--stepped moves real data through the array; leave --no-values out")
@@ -98,14 +99,14 @@ def run(
     document: dict[str, Any] = result.to_dict()
     document["model"]["weights"] = weights
     document["model"]["inputs"] = samples.description if samples and not no_values else None
-    if json_path == "-":
-        click.echo(json.dumps(document, indent=1))
+    texts = {json_path: json.dumps(document, indent=1) + "\n", csv_path: run_csv(document)}
+    if "-" in texts:
+        click.echo(texts["-"], nl=False)
     else:
         console().print(run_table(document))
-    if json_path not in (None, "-"):
-        write_text(str(json_path), json.dumps(document, indent=1) + "\n")
-    if csv_path:
-        write_text(csv_path, run_csv(document))
+    for path, text in texts.items():
+        if path not in (None, "-"):
+            write_text(path, text)
     if plot_path:
         save_figure(document, plot_path, figure_format)
 
@@ -123,10 +124,9 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
 
     from golden.run import run as run_golden
     from napier.loading import load_model, load_samples
-    from napier.output import check_writable, replacing
+    from napier.output import check_outputs, replacing
 
-    for path in outputs:
-        check_writable(path)
+    check_outputs(outputs, inputs)
     network = load_model(model)
     if len(outputs) != len(network.outputs):
         raise InputError(

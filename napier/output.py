@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -45,6 +45,24 @@ def check_writable(path: str | None) -> None:
         raise OutputError(f"{path} cannot be written: there is no folder {folder}; create it first")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{path} cannot be written: the folder {folder} is read-only for you")
+
+
+def check_outputs(outputs: Sequence[str | None], inputs: Sequence[str] = ()) -> None:
+    """`check_writable` for all outputs of a command; each needs a file of its own.
+
+    Raises
+    ------
+    OutputError
+        As `check_writable`; or one file is named twice, or is an input too. Devices may be shared.
+    """
+    taken = {os.path.realpath(path) for path in inputs}
+    for path in outputs:
+        check_writable(path)
+        if path is None or path == "-" or _is_special(path):
+            continue
+        if os.path.realpath(path) in taken:
+            raise OutputError(f"{path} is named twice; name another file for each")
+        taken.add(os.path.realpath(path))
 
 
 @contextlib.contextmanager

@@ -114,6 +114,12 @@ def test_csv_has_one_row_a_layer_with_the_cycles_of_the_json(
     ]
 
 
+def test_csv_to_standard_output_is_the_same_table(napier: Napier, tmp_path: Path) -> None:
+    printed = napier("run", "--no-values", "--csv", "-").stdout
+    napier("run", "--no-values", "--csv", "out.csv")
+    assert printed == (tmp_path / "out.csv").read_text()
+
+
 def test_plot_is_written_in_the_format_of_its_ending(napier: Napier, tmp_path: Path) -> None:
     assert napier("run", "--no-values", "--plot", "a.png").returncode == 0
     assert napier("run", "--no-values", "--plot", "a.svg").returncode == 0
@@ -188,6 +194,9 @@ MISTAKES = {
     "output is a folder": (("run", "--csv", "."), "folder"),
     "unknown figure format": (("run", "--no-values", "--plot", "a.docx"), "docx"),
     "stepped without values": (("run", "--no-values", "--stepped"), "--no-values"),
+    "one file for two outputs": (("run", "--json", "a", "--csv", "./a"), "twice"),
+    "two outputs on the screen": (("run", "--json", "-", "--csv", "-"), "mixed up"),
+    "output onto the input": (("infer", "--input", "good.npy", "--output", "good.npy"), "twice"),
     "unknown option": (("run", "--fast"), "--fast"),
     "unknown command": (("rnu",), "rnu"),
     "infer without input": (("infer", "--output", "y.npy"), "--input"),
