@@ -114,6 +114,7 @@ def read_vcd(path: Path, clock: str, signals: Sequence[str]) -> Waves:
                 change = token.data
                 for name in names.get(change.id_code, ()):  # type: ignore[union-attr]
                     pending[name] = _number(change.value)  # type: ignore[union-attr]
+    settle()
     return Waves(max(map(len, sampled.values()), default=0), sampled, widths)
 
 
