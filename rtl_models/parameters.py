@@ -46,6 +46,14 @@ CONFIGURATION = (
     "cfg_minimum",
     "cfg_maximum",
     "cfg_drain",
+    "cfg_mode",
+    "cfg_shared_parameter",
+    "cfg_second_offset",
+    "cfg_left_shift",
+    "cfg_first_multiplier",
+    "cfg_first_shift",
+    "cfg_second_multiplier",
+    "cfg_second_shift",
 )
 """Configuration ports of `layer_engine`, in the order of its header."""
 
@@ -166,6 +174,14 @@ def run_configuration(
         "cfg_minimum": parameters.activation_min,
         "cfg_maximum": parameters.activation_max,
         "cfg_drain": int(program.drain),
+        "cfg_mode": 0,
+        "cfg_shared_parameter": 0,
+        "cfg_second_offset": 0,
+        "cfg_left_shift": 0,
+        "cfg_first_multiplier": 0,
+        "cfg_first_shift": 0,
+        "cfg_second_multiplier": 0,
+        "cfg_second_shift": 0,
     }
     _check(program, values)
     return values
@@ -186,6 +202,9 @@ def configuration_words(values: dict[str, int], parameters: dict[str, int]) -> l
     coordinates |= {"cfg_end_y", "cfg_end_x", "cfg_height", "cfg_width"}
     codes = {"cfg_input_zero_point", "cfg_output_zero_point", "cfg_minimum", "cfg_maximum"}
     masks = dict.fromkeys(coordinates, coordinate) | dict.fromkeys(codes, code)
+    masks["cfg_second_offset"] = 2 * code + 1
+    for name in ("first", "second"):
+        masks |= {f"cfg_{name}_multiplier": (1 << 32) - 1, f"cfg_{name}_shift": 255}
     return [values[name] & masks.get(name, -1) for name in CONFIGURATION]
 
 

@@ -43,6 +43,7 @@ module drain #(
     input wire        [   RESULTS_W-1:0] cfg_results_last,
     input wire        [PARAM_ADDR_W-1:0] cfg_first_channel,
     input wire        [PARAM_ADDR_W-1:0] cfg_parameter_base,
+    input wire                           cfg_shared_parameter,
     input wire        [  OUT_ADDR_W-1:0] cfg_output_base,
     input wire        [  OUT_ADDR_W-1:0] cfg_out_words,
     input wire        [             2:0] cfg_rounding,
@@ -162,7 +163,7 @@ module drain #(
   wire [PARAM_ADDR_W-1:0] following = channel_q + 1'b1;
 
   assign param_read = reading_q;
-  assign param_addr = cfg_parameter_base + channel_q;
+  assign param_addr = cfg_parameter_base + (cfg_shared_parameter ? '0 : channel_q);
 
   always_ff @(posedge clk) begin
     if (begin_run) begin

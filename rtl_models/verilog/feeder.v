@@ -26,6 +26,7 @@ module feeder #(
     parameter integer FEED        = 1,
     parameter integer CODE_W      = 8,   // activation codes
     parameter integer FEED_ADDR_W = 10,  // feed memory address
+    parameter integer FEED_PLACES = 0,   // words in a beat of it, see next_address
     parameter integer ACT_ADDR_W  = 10,  // activation bank address
     parameter integer TAP_W       = 8,   // dy, dx
     parameter integer COORD_W     = 20,  // image coordinates, signed
@@ -112,8 +113,16 @@ module feeder #(
   logic [FEED_ADDR_W-1:0] feed_addr_q;
   logic [FEED_ADDR_W-1:0] first_q;  // of the tile's first word
   logic [ACT_ADDR_W-1:0] tile_base_q;
-  wire [FEED_ADDR_W-1:0] following = feed_addr_q + 1'b1;
+  wire [FEED_ADDR_W-1:0] following;
   wire tile_step = moves && tile_end;
+
+  next_address #(
+      .ADDR_W(FEED_ADDR_W),
+      .PLACES(FEED_PLACES)
+  ) u_next (
+      .addr     (feed_addr_q),
+      .following(following)
+  );
 
   assign feed_addr = begin_run ? cfg_feed_base : tile_end && !pixel_last ? first_q : following;
   assign pixel_load = begin_run || tile_step && pixel_last;

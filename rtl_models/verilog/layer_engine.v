@@ -1,6 +1,7 @@
 `default_nettype none
 
-// Runs a weighted layer, or a pass of one: feeds the array, drains and requantizes its results.
+// Runs a layer, or a pass of one: feeds the array or the vector unit, drains and requantizes their
+// results. Engines with VECTOR = 0 have no vector unit and run cfg_mode 0 only.
 //
 // `start` is sampled while `busy` is low (cycle 0); the configuration is stable from there to `done`.
 // A run whose last fire is in cycle t takes t + N + 7 cycles, N being the result cycles of its last
@@ -15,10 +16,12 @@
 //   configuration         meaning (rules in brackets)
 //   cfg_pixel_tiles       pixel tiles of the run, at least 1 (M1)
 //   cfg_channel_tiles     channel tiles of the run, at least 1
-//   cfg_results           result cycles of a full channel tile: COLS * ROWS / LANES (D1)
+//   cfg_results           result cycles of a full channel tile: COLS * ROWS / LANES, of the vector
+//                         unit FEED * ROWS / LANES (D1)
 //   cfg_results_last      result cycles of the last channel tile
 //   cfg_feed_base, cfg_stream_base, cfg_activation_base, cfg_output_base
-//                         first address of the run in each memory
+//                         first address of the run in each memory; those of the feed and
+//                         stream memories are {beat, place} (see next_address)
 //   cfg_first_channel     output channel of the run's first column: its codes go to word
 //                         cfg_first_channel / FEED, lane cfg_first_channel mod FEED of a pixel (M6)
 //   cfg_parameter_base    address of channel 0's parameters, modulo 2^PARAM_ADDR_W
@@ -31,8 +34,13 @@
 //   cfg_rounding, cfg_minimum, cfg_maximum
 //                         see requantizer; the clamp of the output codes
 //   cfg_drain             0: keep the accumulators at the end of the run (E4)
+//   cfg_mode              0 array, 1 sum, 2 max, 3 add, 4 mul (V2)
+//   cfg_shared_parameter  1: all channels use the parameters at cfg_parameter_base
+//   cfg_second_offset     add, mul: input zero point of the first operand minus that of the second
+//   cfg_left_shift, cfg_first_multiplier .. cfg_second_shift
+//                         add: rescaling of the operands, see operand_rescaler
 //
-// model: simulator.stepped; rules E1 to E5.
+// model: simulator.stepped; rules E1 to E5, V1 to V3.
 module layer_engine #(
     // array
     parameter integer ROWS          = 4,
@@ -50,10 +58,13 @@ module layer_engine #(
     parameter integer EVENTS_W      = 16,
     parameter integer SPILL         = 0,
     parameter integer WIDE_BITS     = 32,
-    // post-processor
+    // vector unit and post-processor
+    parameter integer VECTOR        = 1,   // 0: no vector unit
     parameter integer LANES         = 1,
     parameter integer POST_W        = 32,
     // memories and loops
+    parameter integer FEED_PLACES   = 0,   // feed words in a beat; 0 or 1: plain addresses
+    parameter integer STREAM_PLACES = 0,   // stream entries in a beat
     parameter integer FEED_ADDR_W   = 10,
     parameter integer ACT_ADDR_W    = 10,
     parameter integer STREAM_ADDR_W = 10,
@@ -63,15 +74,15 @@ module layer_engine #(
     parameter integer COORD_W       = 20,
     parameter integer TILE_W        = 16,
     // derived
-    parameter integer X_W           = CODE_W + 1,
-    parameter integer LANE_W        = FEED > 1 ? $clog2(FEED) : 1,
-    parameter integer ENTRY_CODE_W  = PE_KIND == 0 ? WEIGHT_W :
+    localparam integer X_W           = CODE_W + 1,
+    localparam integer LANE_W        = FEED > 1 ? $clog2(FEED) : 1,
+    localparam integer ENTRY_CODE_W  = PE_KIND == 0 ? WEIGHT_W :
                                       PE_KIND == 1 ? TERMS * (2 + SHIFT_W) : 2,
-    parameter integer ENTRY_W       = 1 + ADV_W + LANE_W + ENTRY_CODE_W,
-    parameter integer ROT_W         = ROWS > 1 ? $clog2(ROWS) : 1,
-    parameter integer FEED_WORD_W   = 2 + ACT_ADDR_W + ROT_W + 2 * TAP_W,
-    parameter integer PARAM_W       = POST_W + 40,
-    parameter integer RESULTS_W     = $clog2(COLS * (ROWS / LANES) + 1)
+    localparam integer ENTRY_W       = 1 + ADV_W + LANE_W + ENTRY_CODE_W,
+    localparam integer ROT_W         = ROWS > 1 ? $clog2(ROWS) : 1,
+    localparam integer FEED_WORD_W   = 2 + ACT_ADDR_W + ROT_W + 2 * TAP_W,
+    localparam integer PARAM_W       = POST_W + 40,
+    localparam integer RESULTS_W     = $clog2((COLS > FEED ? COLS : FEED) * (ROWS / LANES) + 1)
 ) (
     input wire clk,
     input wire rst,
@@ -112,6 +123,14 @@ module layer_engine #(
     input wire signed [         CODE_W:0] cfg_minimum,
     input wire signed [         CODE_W:0] cfg_maximum,
     input wire                            cfg_drain,
+    input wire        [              2:0] cfg_mode,
+    input wire                            cfg_shared_parameter,
+    input wire signed [       CODE_W+1:0] cfg_second_offset,
+    input wire        [              4:0] cfg_left_shift,
+    input wire signed [             31:0] cfg_first_multiplier,
+    input wire signed [              7:0] cfg_first_shift,
+    input wire signed [             31:0] cfg_second_multiplier,
+    input wire signed [              7:0] cfg_second_shift,
 
     // feed memory
     output wire                   feed_read,
@@ -148,6 +167,8 @@ module layer_engine #(
     output wire [31:0] overflow_outputs
 );
   localparam integer RESULT_W = SPILL > 0 ? WIDE_BITS : ACC_BITS;
+  localparam integer RESULT_COLS = COLS > FEED ? COLS : FEED;
+  localparam integer RESULT_COL_W = RESULT_COLS > 1 ? $clog2(RESULT_COLS) : 1;
   localparam integer COL_W = COLS > 1 ? $clog2(COLS) : 1;
   localparam [1:0] FILL_CYCLES = 2'd3;
 
@@ -257,6 +278,7 @@ module layer_engine #(
       .FEED       (FEED),
       .CODE_W     (CODE_W),
       .FEED_ADDR_W(FEED_ADDR_W),
+      .FEED_PLACES(FEED_PLACES),
       .ACT_ADDR_W (ACT_ADDR_W),
       .TAP_W      (TAP_W),
       .COORD_W    (COORD_W),
@@ -298,7 +320,8 @@ module layer_engine #(
   generate
     for (c = 0; c < COLS; c = c + 1) begin : g_col
       stream_reader #(
-          .ADDR_W(STREAM_ADDR_W)
+          .ADDR_W(STREAM_ADDR_W),
+          .PLACES(STREAM_PLACES)
       ) u_stream (
           .clk        (clk),
           .rst        (rst),
@@ -318,7 +341,7 @@ module layer_engine #(
 
   // Array
   wire handoff_ready;
-  wire [COL_W-1:0] result_col;
+  wire [RESULT_COL_W-1:0] result_col;
   wire [ROWS*RESULT_W-1:0] result;
   wire [ROWS-1:0] result_overflow;
   wire [ROWS*EVENTS_W-1:0] result_events;
@@ -354,11 +377,14 @@ module layer_engine #(
       .fire           (fire),
       .issue_any      (issue_any),
       .all_done       (all_done),
-      .result_col     (result_col),
+      .result_col     (COL_W'(result_col)),
       .result         (result),
       .result_overflow(result_overflow),
       .result_events  (result_events)
   );
+
+  wire unused_vector = VECTOR != 0 && ^{cfg_mode, cfg_second_offset, cfg_left_shift,
+      cfg_first_multiplier, cfg_first_shift, cfg_second_multiplier, cfg_second_shift, result_col};
 
   // Drain and the rows of the tile that it drains
   wire [ROWS*COORD_W-1:0] unused_y, unused_x;
@@ -388,7 +414,7 @@ module layer_engine #(
 
   drain #(
       .ROWS        (ROWS),
-      .COLS        (COLS),
+      .COLS        (RESULT_COLS),
       .FEED        (FEED),
       .LANES       (LANES),
       .CODE_W      (CODE_W),
@@ -408,6 +434,7 @@ module layer_engine #(
       .cfg_results_last     (cfg_results_last),
       .cfg_first_channel    (cfg_first_channel),
       .cfg_parameter_base   (cfg_parameter_base),
+      .cfg_shared_parameter (cfg_shared_parameter),
       .cfg_output_base      (cfg_output_base),
       .cfg_out_words        (cfg_out_words),
       .cfg_rounding         (cfg_rounding),

@@ -9,7 +9,8 @@
 //
 // model: simulator.stepped; rule E2.
 module stream_reader #(
-    parameter integer ADDR_W = 10  // stream memory address
+    parameter integer ADDR_W = 10,  // stream memory address
+    parameter integer PLACES = 0    // entries in a beat of it, see next_address
 ) (
     input wire clk,
     input wire rst,
@@ -39,7 +40,15 @@ module stream_reader #(
 
   wire issue = valid_q && entry_ready;
   wire tile_end = issue && last;
-  wire [ADDR_W-1:0] following = addr_q + 1'b1;
+  wire [ADDR_W-1:0] following;
+
+  next_address #(
+      .ADDR_W(ADDR_W),
+      .PLACES(PLACES)
+  ) u_next (
+      .addr     (addr_q),
+      .following(following)
+  );
 
   assign entry_valid = valid_q;
   assign read = begin_run || issue && !(last && run_last);

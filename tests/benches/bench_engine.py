@@ -63,6 +63,14 @@ CONFIGURATION = {
     "minimum": -128,
     "maximum": 127,
     "drain": 1,
+    "mode": 0,
+    "shared_parameter": 0,
+    "second_offset": 0,
+    "left_shift": 0,
+    "first_multiplier": 0,
+    "first_shift": 0,
+    "second_multiplier": 0,
+    "second_shift": 0,
 }
 
 

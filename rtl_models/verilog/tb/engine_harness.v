@@ -34,6 +34,9 @@ module engine_harness #(
     parameter integer WIDE_BITS     = 32,
     parameter integer LANES         = 1,
     parameter integer POST_W        = 32,
+    parameter integer VECTOR        = 1,
+    parameter integer FEED_PLACES   = 0,
+    parameter integer STREAM_PLACES = 0,
     parameter integer FEED_ADDR_W   = 10,
     parameter integer ACT_ADDR_W    = 10,
     parameter integer STREAM_ADDR_W = 10,
@@ -54,7 +57,7 @@ module engine_harness #(
   localparam integer ROT_W = ROWS > 1 ? $clog2(ROWS) : 1;
   localparam integer FEED_WORD_W = 2 + ACT_ADDR_W + ROT_W + 16;
   localparam integer PARAM_W = POST_W + 40;
-  localparam integer RESULTS_W = $clog2(COLS * (ROWS / LANES) + 1);
+  localparam integer RESULTS_W = $clog2((COLS > FEED ? COLS : FEED) * (ROWS / LANES) + 1);
 
   reg clk = 1'b0;
   reg rst = 1'b1;
@@ -74,7 +77,12 @@ module engine_harness #(
   reg [COORD_W-1:0] cfg_end_y, cfg_end_x, cfg_height, cfg_width;
   reg cfg_input_signed, cfg_drain;
   reg [CODE_W:0] cfg_input_zero_point, cfg_output_zero_point, cfg_minimum, cfg_maximum;
-  reg [2:0] cfg_rounding;
+  reg [2:0] cfg_rounding, cfg_mode;
+  reg cfg_shared_parameter;
+  reg [CODE_W+1:0] cfg_second_offset;
+  reg [4:0] cfg_left_shift;
+  reg [31:0] cfg_first_multiplier, cfg_second_multiplier;
+  reg [7:0] cfg_first_shift, cfg_second_shift;
 
   // Memories
   wire feed_read, act_read, param_read;
@@ -163,6 +171,9 @@ module engine_harness #(
       .WIDE_BITS    (WIDE_BITS),
       .LANES        (LANES),
       .POST_W       (POST_W),
+      .VECTOR       (VECTOR),
+      .FEED_PLACES  (FEED_PLACES),
+      .STREAM_PLACES(STREAM_PLACES),
       .FEED_ADDR_W  (FEED_ADDR_W),
       .ACT_ADDR_W   (ACT_ADDR_W),
       .STREAM_ADDR_W(STREAM_ADDR_W),
@@ -206,6 +217,14 @@ module engine_harness #(
       .cfg_minimum          (cfg_minimum),
       .cfg_maximum          (cfg_maximum),
       .cfg_drain            (cfg_drain),
+      .cfg_mode             (cfg_mode),
+      .cfg_shared_parameter (cfg_shared_parameter),
+      .cfg_second_offset    (cfg_second_offset),
+      .cfg_left_shift       (cfg_left_shift),
+      .cfg_first_multiplier (cfg_first_multiplier),
+      .cfg_first_shift      (cfg_first_shift),
+      .cfg_second_multiplier(cfg_second_multiplier),
+      .cfg_second_shift     (cfg_second_shift),
       .feed_read            (feed_read),
       .feed_addr            (feed_addr),
       .feed_word            (feed_word),
@@ -396,6 +415,22 @@ module engine_harness #(
       cfg_maximum = value[CODE_W:0];
       read_value;
       cfg_drain = value[0];
+      read_value;
+      cfg_mode = value[2:0];
+      read_value;
+      cfg_shared_parameter = value[0];
+      read_value;
+      cfg_second_offset = value[CODE_W+1:0];
+      read_value;
+      cfg_left_shift = value[4:0];
+      read_value;
+      cfg_first_multiplier = value[31:0];
+      read_value;
+      cfg_first_shift = value[7:0];
+      read_value;
+      cfg_second_multiplier = value[31:0];
+      read_value;
+      cfg_second_shift = value[7:0];
     end
   endtask
 
