@@ -547,8 +547,8 @@ def random_layer(rng: np.random.Generator, hardware: Hardware) -> tuple[Weighted
     )
     if kind == "dense":
         features, out_channels = (int(n) for n in rng.choice([1, 3, 5, 17, 40], 2))
-        x = _random_codes(rng, (1, features), x_type)
-        weights = _random_weights(rng, (out_channels, features), hardware)
+        x = random_codes(rng, (1, features), x_type)
+        weights = random_weights(rng, (out_channels, features), hardware)
         return FullyConnected(**_common(rng, "dense", weights, x_type, hardware)), x
     groups = 1 if kind == "conv" else int(rng.choice([2, 3]))
     per_group = 1 if kind == "depthwise" else int(rng.choice([1, 2, 3, 5, 8]))
@@ -566,8 +566,8 @@ def random_layer(rng: np.random.Generator, hardware: Hardware) -> tuple[Weighted
         left=pads[2],
         right=max(pads[3], reach[1] - width - pads[2]),
     )
-    x = _random_codes(rng, (1, height, width, channels), x_type)
-    weights = _random_weights(rng, (out_channels, *map(int, kernel), per_group), hardware)
+    x = random_codes(rng, (1, height, width, channels), x_type)
+    weights = random_weights(rng, (out_channels, *map(int, kernel), per_group), hardware)
     layer_type = DepthwiseConv2D if kind == "depthwise" else Conv2D
     layer = layer_type(
         **_common(rng, kind, weights, x_type, hardware),
@@ -615,7 +615,7 @@ def revealing_layer(rng: np.random.Generator, hardware: Hardware) -> tuple[Weigh
     return revealing, x
 
 
-def _random_codes(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def random_codes(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Uniform codes, a third of them at the ends of the range."""
     info = np.iinfo(dtype)
     codes = rng.integers(info.min, info.max, shape, endpoint=True)
@@ -624,7 +624,7 @@ def _random_codes(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dt
     return np.where(extreme, ends, codes).astype(dtype)
 
 
-def _random_weights(
+def random_weights(
     rng: np.random.Generator, shape: tuple[int, ...], hardware: Hardware
 ) -> NDArray[np.int8]:
     """Weights that the PE holds, a random share of them zero, some channels all zero."""
