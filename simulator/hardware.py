@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import annotated_types
@@ -22,6 +25,12 @@ from simulator.digits import digit_count
 PRESETS = Path(__file__).parent / "presets"
 
 PEKind = Literal["mac", "shift_add", "ternary"]
+
+MIN_DATA_BITS, MAX_DATA_BITS = 64, 1024
+"""Widths of the data bus where the description does not give one."""
+
+DESCRIPTOR_FIXED_WORDS = 64
+"""32-bit words of a descriptor before those of the rows (docs/programming.md, section 3)."""
 
 
 class _RuleError(ValueError):
@@ -134,6 +143,19 @@ class Dram(_Table):
     latency_cycles: Annotated[
         int, Field(ge=0, le=1_000_000, description="the cycles before a transfer's first bytes")
     ]
+    data_bits: Annotated[
+        Literal[32, 64, 128, 256, 512, 1024] | None, Field(description="the width of the data bus")
+    ] = None
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Self:
+        if self.data_bits is None and 8 * self.bytes_per_cycle > MAX_DATA_BITS:
+            raise _RuleError(
+                f"dram.bytes_per_cycle={self.bytes_per_cycle} asks for a data bus of more than"
+                f" {MAX_DATA_BITS} bits; lower it to at most {MAX_DATA_BITS // 8} or set"
+                f" dram.data_bits = {MAX_DATA_BITS}"
+            )
+        return self
 
 
 class Energy(_Table):
@@ -227,6 +249,13 @@ class Hardware(_Table):
                 f"post.lanes={self.post.lanes} must divide array.rows={self.array.rows}; use"
                 f" {_largest_divisor(self.array.rows, self.post.lanes)}"
             )
+        for what, bits in (("feed words", self.feed_word_bits), ("entries", self.entry_bits)):
+            if bits > self.payload_bits:
+                raise _RuleError(
+                    f"dram.data_bits={8 * self.beat_bytes} leaves {self.payload_bits} bits of a"
+                    f" beat for {what}, but they have {bits}; set dram.data_bits ="
+                    f" {_power_of_two(bits + 1)}"
+                )
         return self
 
     @property
@@ -294,8 +323,81 @@ class Hardware(_Table):
     @property
     def bank_words(self) -> int:
         """Words of F codes in one of the R activation banks."""
-        word_bytes = self.array.feed * self.activation_code_bytes
-        return max(1, self.buffers.activation_bytes // (self.array.rows * word_bytes))
+        return max(1, self.buffers.activation_bytes // (self.array.rows * self.word_bytes))
+
+    @property
+    def output_bank_words(self) -> int:
+        """Words of F codes in one of the R output banks."""
+        return max(1, self.buffers.output_bytes // (self.array.rows * self.word_bytes))
+
+    @property
+    def halves(self) -> int:
+        """Parts of each buffer: 2 with double buffers, otherwise 1 (rule T1)."""
+        return 2 if self.buffers.double_buffer else 1
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of a word of F codes (WB)."""
+        return self.array.feed * self.activation_code_bytes
+
+    @property
+    def beat_bytes(self) -> int:
+        """Bytes of a beat of the data bus (B)."""
+        wanted = max(MIN_DATA_BITS, _power_of_two(8 * self.dram.bytes_per_cycle))
+        return (self.dram.data_bits or wanted) // 8
+
+    @property
+    def payload_bits(self) -> int:
+        """Bits of a beat of a weight block without its mark of a section's end."""
+        return 8 * self.beat_bytes - 1
+
+    @property
+    def interval_cycles(self) -> int:
+        """Cycles from one beat of the external memory to the next (I, rule T9)."""
+        return -(-self.beat_bytes // self.dram.bytes_per_cycle)
+
+    @property
+    def descriptor_words(self) -> int:
+        """32-bit words of a descriptor that have a meaning."""
+        return DESCRIPTOR_FIXED_WORDS + self.array.rows
+
+    @property
+    def descriptor_bytes(self) -> int:
+        """Bytes from one descriptor of a program to the next."""
+        return -(-4 * self.descriptor_words // 128) * 128
+
+    @property
+    def feed_places(self) -> int:
+        """Feed words in a beat."""
+        return self.payload_bits // self.feed_word_bits
+
+    @property
+    def stream_places(self) -> int:
+        """Stream entries in a beat."""
+        return self.payload_bits // self.entry_bits
+
+    @property
+    def parameter_beats(self) -> int:
+        """Beats of one parameter word."""
+        return -(-self.parameter_bits // self.payload_bits)
+
+    @property
+    def machine_id(self) -> int:
+        """32 bits that tell this hardware from others: its MACHINE register.
+
+        A hash of everything that the Verilog parameters depend on. The depths of the weight
+        memories follow from the network and are no part of it.
+        """
+        parts = {
+            "array": self.array.model_dump(),
+            "pe": self.pe.model_dump(),
+            "post": self.post.model_dump(),
+            "data_bits": 8 * self.beat_bytes,
+            "activation_bytes": self.buffers.activation_bytes,
+            "output_bytes": self.buffers.output_bytes,
+        }
+        text = json.dumps(parts, sort_keys=True)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
     @cached_property
     def widths(self) -> Widths:
@@ -325,6 +427,11 @@ class Hardware(_Table):
             result=self.result_bits,
             events=array.events_bits,
         )
+
+
+def _power_of_two(number: int) -> int:
+    """Smallest power of two that is not below `number`."""
+    return 1 << (number - 1).bit_length()
 
 
 def _largest_divisor(number: int, limit: int) -> int:
@@ -385,7 +492,10 @@ def hardware_from_dict(settings: Mapping[str, Any]) -> Hardware:
 
 
 def to_toml(hardware: Hardware) -> str:
-    """Write all settings, defaults included; `load_hardware` reads them back as they were."""
+    """Write all settings, defaults included; `load_hardware` reads them back as they were.
+
+    A setting without a value, which has its default by a rule, is left out.
+    """
     lines = [f"{key} = {_toml(value)}" for key, value in _settings(hardware)]
     for section, table in _settings(hardware, tables=True):
         lines += ["", f"[{section}]"]
@@ -396,7 +506,8 @@ def to_toml(hardware: Hardware) -> str:
 def _settings(table: _Table, tables: bool = False) -> Iterator[tuple[str, Any]]:
     """List the settings of a table: those that are tables themselves, or the others."""
     values = ((key, getattr(table, key)) for key in type(table).model_fields)
-    return ((key, value) for key, value in values if isinstance(value, _Table) == tables)
+    given = ((key, value) for key, value in values if value is not None)
+    return ((key, value) for key, value in given if isinstance(value, _Table) == tables)
 
 
 def _toml(value: object) -> str:
@@ -464,7 +575,12 @@ def _unknown(path: list[str]) -> str:
 
 def _rule(field: FieldInfo) -> str:
     """Say what a setting may be, from its own constraints."""
-    options = get_args(field.annotation)
+    options = [
+        option
+        for each in get_args(field.annotation)
+        for option in get_args(each) or (each,)
+        if option is not NoneType
+    ]
     if options:
         return " or ".join(_toml(option) for option in options)
     if field.annotation is bool:

@@ -67,7 +67,23 @@ def dense(weights, weight_zero_point=0, limits=(-128, 127)):
             {},
             "buffer is not a setting; did you mean buffers?",
         ),
-        ("dram.xyz", 1, "dram.xyz is not a setting; dram has bytes_per_cycle, latency_cycles"),
+        (
+            "dram.xyz",
+            1,
+            "dram.xyz is not a setting; dram has bytes_per_cycle, latency_cycles, data_bits",
+        ),
+        (
+            "dram.data_bits",
+            48,
+            "dram.data_bits=48 must be 32 or 64 or 128 or 256 or 512 or 1024; it sets the width of"
+            " the data bus",
+        ),
+        (
+            "dram.bytes_per_cycle",
+            129,
+            "dram.bytes_per_cycle=129 asks for a data bus of more than 1024 bits; lower it to at"
+            " most 128 or set dram.data_bits = 1024",
+        ),
         (
             "array.rows",
             "4",
@@ -136,12 +152,13 @@ def dense(weights, weight_zero_point=0, limits=(-128, 127)):
         (
             "dram",
             None,
-            "the table [dram] is missing; it has bytes_per_cycle, latency_cycles",
+            "the table [dram] is missing; it has bytes_per_cycle, latency_cycles, data_bits",
         ),
         (
             "dram",
             16,
-            "dram must be a table; write it as [dram] with bytes_per_cycle, latency_cycles",
+            "dram must be a table; write it as [dram] with bytes_per_cycle, latency_cycles,"
+            " data_bits",
         ),
     ],
 )
@@ -330,3 +347,74 @@ def test_hardware_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
         hardware.array.rows = 5
     assert hardware == before
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_cycle", "data_bits", "beat_bytes", "interval_cycles"),
+    [
+        (1, None, 8, 8),  # at least 64 bits
+        (8, None, 8, 1),
+        (12, None, 16, 2),  # 96 bits need 128; 16 bytes take ceil(16 / 12) cycles
+        (128, None, 128, 1),
+        (4, 32, 4, 1),
+        (4, 512, 64, 16),
+        (4096, 128, 16, 1),
+    ],
+)
+def test_the_bus_is_as_wide_as_said_or_as_the_memory_asks(
+    bytes_per_cycle, data_bits, beat_bytes, interval_cycles
+):
+    tree = changed("dram.bytes_per_cycle", bytes_per_cycle)
+    if data_bits is not None:
+        tree["dram"]["data_bits"] = data_bits
+    hardware = hardware_from_dict(tree)
+    assert (hardware.beat_bytes, hardware.interval_cycles) == (beat_bytes, interval_cycles)
+    assert hardware_from_dict(tomllib.loads(to_toml(hardware))) == hardware
+
+
+def test_a_beat_holds_a_feed_word_and_an_entry():
+    tree = changed("dram.data_bits", 32)
+    assert hardware_from_dict(tree).feed_places == 1  # 29 bits of 31
+    tree["buffers"]["activation_bytes"] = 4 * 4096  # 2 more address bits: 31
+    hardware_from_dict(tree)
+    tree["buffers"]["activation_bytes"] *= 2
+    with pytest.raises(HardwareError) as error:
+        hardware_from_dict(tree)
+    assert str(error.value) == (
+        "dram.data_bits=32 leaves 31 bits of a beat for feed words, but they have 32; set"
+        " dram.data_bits = 64"
+    )
+    tree = changed("dram.data_bits", 32, "nhot2_parallel_4x4")
+    tree["pe"]["terms"] = 4
+    tree["array"] |= {"feed": 8, "lookahead": 8}
+    with pytest.raises(HardwareError) as error:  # entries: 1 + 4 + 3 + 4 * 6
+        hardware_from_dict(tree)
+    assert str(error.value) == (
+        "dram.data_bits=32 leaves 31 bits of a beat for entries, but they have 32; set"
+        " dram.data_bits = 64"
+    )
+
+
+def test_beats_and_descriptors_by_hand():
+    hardware = load_hardware("mac4x4")  # 64 bits: 63 of payload
+    assert (hardware.beat_bytes, hardware.word_bytes, hardware.halves) == (8, 2, 2)
+    assert (hardware.feed_word_bits, hardware.feed_places) == (29, 2)
+    assert (hardware.entry_bits, hardware.stream_places) == (15, 4)
+    assert (hardware.parameter_bits, hardware.parameter_beats) == (72, 2)
+    assert hardware.descriptor_words == 64 + 4
+    assert hardware.descriptor_bytes == 384  # 272 rounded up to 128
+    assert hardware.output_bank_words == 2048 // (4 * 2)
+
+
+def test_the_machine_is_what_the_verilog_depends_on():
+    base = hardware_from_dict(changed("name", "other"))
+    assert base.machine_id == load_hardware("mac4x4").machine_id
+    assert base.machine_id == 0xE9193ACF  # as another process computed it
+    same = [("clock_hz", 1.0), ("dram.latency_cycles", 7), ("dram.data_bits", 64)]
+    same += [("buffers.weight_bytes", 1 << 20), ("buffers.double_buffer", False)]
+    for path, value in same:
+        assert hardware_from_dict(changed(path, value)).machine_id == base.machine_id
+    others = [("array.rows", 8), ("array.acc_bits", 25), ("post.lanes", 4), ("dram.data_bits", 128)]
+    others += [("buffers.activation_bytes", 8192), ("buffers.output_bytes", 4096)]
+    identities = {hardware_from_dict(changed(path, value)).machine_id for path, value in others}
+    assert len(identities | {base.machine_id}) == 1 + len(others)
