@@ -1,10 +1,12 @@
-"""Between tensors and the banked memories of the accelerator (rules M2, M5, M6).
+"""Between tensors, external memory and the banked memories of the accelerator (rules M2, M5, M6).
 
 Images are arrays of codes, one element a code; `pack_lanes` and `parameter_words` make the words
-that Verilog memories hold.
+that Verilog memories hold, `tensor_bytes` the planes of external memory (docs/programming.md).
 """
 
 from __future__ import annotations
+
+from math import prod
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -109,3 +111,53 @@ def parameter_words(program: LayerProgram) -> list[int]:
         word = (word << widths.multiplier) | (multiplier & ((1 << widths.multiplier) - 1))
         words.append((word << widths.shift) | (shift & ((1 << widths.shift) - 1)))
     return words
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Height, width and channels of a tensor (batch first): H = 1 where it is not an image."""
+    *places, channels = shape[1:] if len(shape) > 1 else (1,)
+    if len(shape) == 4:
+        return places[0], places[1], channels
+    return 1, prod(places), channels
+
+
+def tensor_planes_bytes(shape: tuple[int, ...], feed: int, bits: int) -> int:
+    """Bytes of one sample of a tensor in external memory, unused lanes included."""
+    height, width, channels = image_shape(shape)
+    return -(-channels // feed) * height * width * feed * bits // 8
+
+
+def tensor_bytes(codes: ArrayLike, feed: int, bits: int) -> bytes:
+    """Lay one sample out in external memory: planes of F channels (docs/programming.md).
+
+    Parameters
+    ----------
+    codes : (1, ...) integer array
+        Batch first, channels last.
+    feed, bits : int
+        F, and the width of a code.
+
+    Returns
+    -------
+    bytes
+        Lanes beyond the last channel are 0.
+    """
+    array = np.asarray(codes, dtype=np.int64)
+    height, width, channels = image_shape(array.shape)
+    planes = -(-channels // feed)
+    padded = np.zeros((height, width, planes * feed), np.int64)
+    padded[:, :, :channels] = array.reshape(height, width, channels)
+    words = padded.reshape(height, width, planes, feed).transpose(2, 0, 1, 3)
+    data: bytes = words.astype(f"<i{bits // 8}").tobytes()
+    return data
+
+
+def tensor_from_bytes(
+    data: bytes, shape: tuple[int, ...], feed: int, bits: int, signed: bool
+) -> IntArray:
+    """Undo `tensor_bytes`: an int64 array of `shape`, whose batch is 1."""
+    height, width, channels = image_shape(shape)
+    planes = -(-channels // feed)
+    words = np.frombuffer(data, f"<{'i' if signed else 'u'}{bits // 8}").astype(np.int64)
+    image = words.reshape(planes, height, width, feed).transpose(1, 2, 0, 3)
+    return image.reshape(height, width, planes * feed)[:, :, :channels].reshape(shape)

@@ -117,6 +117,29 @@ class Geometry:
         oy, ox = divmod(index, self.pitch)
         return (oy, ox) if oy < self.out_height and ox < self.out_width else None
 
+    def walk(self) -> dict[str, int]:
+        """How image coordinates go from one pixel tile to the next; names of `pixel_walker`."""
+        (stride_y, stride_x), pitch = self.stride, self.pitch
+        step_y, step_x = divmod(self.rows, pitch)
+        return {
+            "step_y": step_y * stride_y,
+            "step_x": step_x * stride_x,
+            "row_y": stride_y,
+            "wrap_x": pitch * stride_x,
+            "pitch_x": pitch * stride_x - self.pad_left,
+            "end_y": self.out_height * stride_y - self.pad_top,
+            "end_x": self.out_width * stride_x - self.pad_left,
+        }
+
+    def starts(self, pixel_tile: int) -> list[tuple[int, int]]:
+        """Input coordinates (y, x) that tap (0, 0) reads in each row of a pixel tile."""
+        first = pixel_tile * self.rows
+        pixels = [divmod(index, self.pitch) for index in range(first, first + self.rows)]
+        return [
+            (oy * self.stride[0] - self.pad_top, ox * self.stride[1] - self.pad_left)
+            for oy, ox in pixels
+        ]
+
     def pixels_of(self, pixel_tiles: range) -> int:
         """Count the pixels, idle rows excluded, of a range of pixel tiles."""
         index = np.arange(pixel_tiles.start * self.rows, pixel_tiles.stop * self.rows)
@@ -483,20 +506,21 @@ def _compile_tile(
             )
         )
     tap, word = np.divmod(listed, geometry.in_words)
-    return _Tile(*_feed_fields(tap, word, geometry), columns)
+    fields = _feed_fields(tap, word, geometry, geometry.in_words, geometry.plane_lines)
+    return _Tile(*fields, columns)
 
 
 def _feed_fields(
-    tap: IntArray, word: IntArray, geometry: Geometry
+    tap: IntArray, word: IntArray, geometry: Geometry, in_words: int, plane_lines: int
 ) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-    """Fields addr, rot, dy, dx of rule M3 of words (tap, cw)."""
+    """Fields addr, rot, dy, dx of rule M3 of words (tap, cw); the banks hold `in_words` a pixel."""
     (sy, sx), (dilation_y, dilation_x) = geometry.stride, geometry.dilation
     ky, kx = np.divmod(tap, geometry.kernel[1])
     ty = ky * dilation_y - geometry.pad_top
     tx = kx * dilation_x - geometry.pad_left
     line, rot = np.divmod((ty // sy) * geometry.pitch + tx // sx, geometry.rows)
     plane = (ty % sy) * sx + tx % sx
-    addr = (plane * geometry.plane_lines + line) * geometry.in_words + word
+    addr = (plane * plane_lines + line) * in_words + word
     return addr, rot, ky * dilation_y, kx * dilation_x
 
 
@@ -608,6 +632,24 @@ def encode_feed_word(
     word = (word << widths.rot) | rot
     word = (word << widths.dy) | dy
     return (word << widths.dx) | dx
+
+
+def pass_feed_words(program: LayerProgram, planes: range, plane_lines: int) -> IntArray:
+    """Words of the feed memory where the banks hold some planes of the image and some lines of it.
+
+    Parameters
+    ----------
+    program : LayerProgram
+    planes : range
+        Words of F channels of a pixel that the banks hold; the program reads no others.
+    plane_lines : int
+        Lines that a phase plane takes.
+    """
+    geometry, feed = program.geometry, program.feed
+    tap = feed.dy // geometry.dilation[0] * geometry.kernel[1] + feed.dx // geometry.dilation[1]
+    word = feed.addr % geometry.in_words - planes.start
+    fields = _feed_fields(tap, word, geometry, len(planes), plane_lines)
+    return encode_feed_word(program.hardware.widths, feed.last, *fields)
 
 
 def stream_words(program: LayerProgram, column: int) -> IntArray:

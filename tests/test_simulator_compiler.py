@@ -1,0 +1,239 @@
+"""Descriptors, weight blocks and memory images: read back, and run by a plain-Python machine."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paper_machine import PaperMachine
+from random_layers import PES, random_layer
+
+from golden.network import Network, Tensor
+from golden.run import run as run_golden
+from simulator.compiler import Work, descriptor_values, pass_payload
+from simulator.descriptors import (
+    DESCRIPTOR_FIELDS,
+    ROW_FIELDS,
+    decode_descriptor,
+    encode_descriptor,
+)
+from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.memory_image import tensor_bytes, tensor_from_bytes, tensor_planes_bytes
+from simulator.passes import Load, Pass, Store, WeightBlock
+from simulator.program import compile_layer
+from simulator.weight_blocks import decode_block, encode_block, section_beats
+
+PROGRAMMING = Path(__file__).parent.parent / "docs" / "programming.md"
+
+
+def documented_fields():
+    """(word, lsb, width, name) of every field in the table of docs/programming.md, section 3."""
+    text = PROGRAMMING.read_text(encoding="utf-8")
+    section = text[text.index("## 3.") : text.index("**Loading activations.**")]
+    fields = []
+    words = []
+    for row in re.findall(r"^\|(.*)\|$", section, re.MULTILINE):
+        cells = [cell.strip() for cell in row.split("|")]
+        number = cells[0]
+        if number in {"word", "---"}:
+            continue
+        span = re.fullmatch(r"(\d+) - (\d+)", number)
+        if span:
+            words = list(range(int(span[1]), int(span[2]) + 1))
+        elif number and not number.startswith("64"):
+            words = [int(word) for word in number.split(",")]
+        row_word = number.startswith("64")
+        name = re.compile(r"\[(\d+)(?::(\d+))?\] (\w+)")
+        parts = [m for cell in cells[1:] for m in name.finditer(cell)]
+        if cells[1] == "reserved":
+            continue
+        if parts:
+            for high, low, field in (part.groups() for part in parts):
+                lsb = int(low or high)
+                fields.append((64 if row_word else words[0], lsb, int(high) - lsb + 1, field))
+        else:
+            names = [each.strip() for each in cells[1].split(",")]
+            assert len(names) == len(words)
+            fields += [(word, 0, 32, each) for word, each in zip(words, names, strict=True)]
+    return fields
+
+
+def test_the_field_table_is_the_one_of_the_document():
+    ours = [(f.word, f.lsb, f.width, f.name) for f in DESCRIPTOR_FIELDS]
+    ours += [(64 + f.word, f.lsb, f.width, f.name) for f in ROW_FIELDS]
+    assert sorted(ours) == sorted(documented_fields())
+
+
+def test_descriptors_come_back_as_they_were():
+    rng = np.random.default_rng(1)
+    values = {}
+    for field in DESCRIPTOR_FIELDS:
+        low = -(1 << (field.width - 1)) if field.signed else 0
+        values[field.name] = int(rng.integers(low, low + (1 << field.width)))
+    starts = [(int(y), int(x)) for y, x in rng.integers(-(1 << 15), 1 << 15, (5, 2))]
+    data = encode_descriptor(values, starts)
+    assert len(data) == 4 * (64 + 5)
+    assert decode_descriptor(data, 5) == (values, starts)
+
+
+def test_a_value_too_large_for_its_field_is_refused():
+    values = dict.fromkeys((field.name for field in DESCRIPTOR_FIELDS), 0) | {"order": 4}
+    with pytest.raises(ValueError, match="order=4 does not fit its 2 bits"):
+        encode_descriptor(values, [])
+
+
+def test_a_descriptor_by_hand():
+    values = dict.fromkeys((field.name for field in DESCRIPTOR_FIELDS), 0)
+    values |= {"magic": 0x4E415031, "order": 1, "drain": 1, "mode": 3, "end_y": -2}
+    data = encode_descriptor(values, [(-1, 3)])
+    assert data[:4] == b"1PAN"
+    assert data[8:12] == bytes([1 | 1 << 4, 3 << 2, 0, 0])
+    assert data[19 * 4 : 20 * 4] == b"\xfe\xff\xff\xff"
+    assert data[256:260] == b"\xff\xff\x03\x00"
+
+
+def test_planes_by_hand():
+    # 1 x 2 pixels of 3 channels, F = 2: two planes, the second with an unused lane.
+    codes = np.array([[[[1, 2, 3], [4, 5, -6]]]])
+    data = tensor_bytes(codes, 2, 8)
+    assert data == bytes([1, 2, 4, 5, 3, 0, 250, 0])
+    assert tensor_planes_bytes(codes.shape, 2, 8) == len(data)
+    np.testing.assert_array_equal(tensor_from_bytes(data, codes.shape, 2, 8, True), codes)
+
+
+def test_tensors_that_are_not_images_have_height_one():
+    # (batch, 2, 3) codes of 16 bits, F = 4: two pixels of three channels in one plane.
+    codes = np.array([[[1, 2, 3], [-1, -2, -3]]])
+    words = np.frombuffer(tensor_bytes(codes, 4, 16), "<i2")
+    np.testing.assert_array_equal(words, [1, 2, 3, 0, -1, -2, -3, 0])
+    np.testing.assert_array_equal(
+        tensor_from_bytes(words.tobytes(), codes.shape, 4, 16, True), codes
+    )
+
+
+# -- programs -------------------------------------------------------------------------------------
+
+
+def settings(pe="mac", rows=4, cols=4, feed=2, lanes=2, bits=8, **buffers):
+    kind, terms, _ = PES[pe]
+    return {
+        "name": "test",
+        "clock_hz": 1e9,
+        "array": {
+            **{"rows": rows, "cols": cols, "feed": feed, "lookahead": 2 * feed},
+            **{"acc_bits": 32, "activation_bits": bits},
+        },
+        "pe": {"kind": kind, "terms": terms},
+        "post": {"lanes": lanes},
+        "buffers": {
+            **{"activation_bytes": 1 << 16, "weight_bytes": 1 << 16, "output_bytes": 1 << 16},
+            **buffers,
+        },
+        "dram": {"bytes_per_cycle": 4, "latency_cycles": 20},
+    }
+
+
+def single_pass(program, load_offset, store_offset, weight_offset):
+    """The whole layer as one pass, the memories filled from address 0."""
+    geometry, hardware = program.geometry, program.hardware
+    word = hardware.word_bytes
+    out_words = geometry.out_words
+    each = Pass(
+        pixel_tiles=(0, geometry.pixel_tiles),
+        channel_tiles=(0, geometry.channel_tiles),
+        words=None,
+        planes=(0, geometry.in_words),
+        drain=True,
+        order=1,
+        layer_end=True,
+        activation_base=0,
+        output_base=0,
+        weights=WeightBlock(weight_offset, 0, 0, (), 0, 0, 0),
+        load_weights=True,
+        load=Load(
+            offset=load_offset,
+            segments=1,
+            words=geometry.in_words * geometry.height * geometry.width,
+            stride_bytes=0,
+            base=0,
+            row_words=geometry.width,
+            rows=geometry.height,
+            bank=0,
+            phase_y=0,
+            phase_words=geometry.plane_lines * geometry.in_words,
+        ),
+        load_activations=True,
+        store=Store(
+            offset=store_offset,
+            segments=out_words,
+            words=geometry.out_height * geometry.out_width,
+            stride_bytes=geometry.out_height * geometry.out_width * word,
+            base=0,
+            bank=0,
+            first_row_words=geometry.out_width,
+            row_words=geometry.out_width,
+            first_lane=0,
+            last_lane=(geometry.out_channels - 1) % geometry.feed,
+        ),
+    )
+    beats = section_beats(pass_payload(Work(program), each), hardware)
+    return replace(
+        each,
+        weights=WeightBlock(weight_offset, beats[0], beats[1], tuple(beats[2:]), 0, 0, 0),
+    )
+
+
+@pytest.mark.parametrize("pe", PES)
+@pytest.mark.parametrize("seed", range(12))
+def test_a_layer_in_one_pass_computes_what_golden_does(pe, seed):
+    rng = np.random.default_rng(seed)
+    layer, codes = random_layer(rng, pe)
+    codes = codes[:1]
+    shape = {"rows": int(rng.choice([1, 2, 3, 4])), "cols": int(rng.integers(1, 6))}
+    shape |= {"feed": int(rng.choice([1, 2, 4])), "lanes": 1}
+    hardware = hardware_from_dict(settings(pe, **shape))
+    program = compile_layer(layer, codes.shape, hardware)
+    each = single_pass(program, 0x2000, 0x10000, 0x20000)
+    geometry = program.geometry
+
+    memory = bytearray(1 << 18)
+    work = Work(program)
+    block = encode_block(pass_payload(work, each), hardware)
+    values = descriptor_values(work, each, layer=0, program_end=True)
+    for offset, data in (
+        (0x1000, encode_descriptor(values, geometry.starts(0))),
+        (0x2000, tensor_bytes(codes, geometry.feed, 8)),
+        (0x20000, block),
+    ):
+        memory[offset : offset + len(data)] = data
+    PaperMachine(hardware, memory).run(0x1000)
+
+    out_shape = (1, geometry.out_height, geometry.out_width, geometry.out_channels)
+    if len(codes.shape) == 2:
+        out_shape = (1, geometry.out_channels)
+    size = tensor_planes_bytes(out_shape, geometry.feed, 8)
+    found = tensor_from_bytes(
+        bytes(memory[0x10000 : 0x10000 + size]), out_shape, geometry.feed, 8, True
+    )
+    network = Network(
+        "one",
+        (Tensor("in", codes.shape, "int8", 1.0), Tensor("out", out_shape, "int8", 1.0)),
+        (layer,),
+        (0,),
+        (1,),
+    )
+    np.testing.assert_array_equal(found, run_golden(network, [codes]).outputs[0])
+
+
+def test_weight_blocks_come_back_as_they_were():
+    rng = np.random.default_rng(3)
+    for name in ("mac4x4", "nhot2_4x4", "nhot2_parallel_4x4", "ternary4x4", "mac16x16"):
+        hardware = load_hardware(name)
+        pe = "ternary" if hardware.pe.kind == "ternary" else "parallel"
+        layer, codes = random_layer(rng, pe)
+        program = compile_layer(layer, codes.shape, hardware)
+        payload = pass_payload(Work(program), single_pass(program, 0, 0, 0))
+        data = encode_block(payload, hardware)
+        assert decode_block(data, hardware) == payload
+        assert len(data) == hardware.beat_bytes * sum(section_beats(payload, hardware))
