@@ -1,0 +1,526 @@
+"""How a step is cut into passes that fit the buffers (rules T1 to T3), and what passes move.
+
+A *cut* is channel groups times pixel strips. Sizes and moved bytes come from the cut alone, so that
+a cut of millions of passes costs no more than one of few.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.errors import HardwareError
+from simulator import kernels
+from simulator.hardware import Hardware
+from simulator.lowering import Step
+from simulator.passes import Range
+from simulator.program import Geometry
+
+MAX_PASSES = 1 << 17
+"""Passes that a step may have."""
+
+
+@dataclass(frozen=True)
+class ChannelTile:
+    """One channel tile: its words and the entries its weights make.
+
+    Parameters
+    ----------
+    first_channel, channels : int
+        Output channels; `channels` columns (lanes of a vector step) are used.
+    words : (n,) int64 array
+        Listed window words (rule M3), as (ky * kernel_width + kx) * in_words + cw, `in_words` being
+        that of the whole input. The two words of add and mul are 0 and 1, the operands.
+    counts : (C, n) int32 array
+        Entries of each column at each word, fillers not included; (1, n) ones for vector steps.
+    """
+
+    first_channel: int
+    channels: int
+    words: NDArray[np.int64]
+    counts: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Beats of the sections of a weight block."""
+
+    feed_beats: int
+    parameter_beats: int
+    stream_beats: tuple[int, ...]
+
+    @property
+    def beats(self) -> int:
+        """Beats that are moved."""
+        return self.feed_beats + self.parameter_beats + sum(self.stream_beats)
+
+    @property
+    def held_beats(self) -> int:
+        """Beats that memories take, all streams being as deep as the longest (rule T1)."""
+        streams = len(self.stream_beats) * max(self.stream_beats, default=0)
+        return self.feed_beats + self.parameter_beats + streams
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channel tiles held together in the weight memories, or the chunks of one that does not fit.
+
+    Parameters
+    ----------
+    tiles : Range
+    chunks : tuple of Range
+        Positions in the words of the only tile; empty for whole tiles.
+    blocks : tuple of Block
+        One for each chunk, or one.
+    channels : Range
+        Output channels of the step.
+    planes : Range
+        Planes of the input that they read.
+    """
+
+    tiles: Range
+    chunks: tuple[Range, ...]
+    blocks: tuple[Block, ...]
+    channels: Range
+    planes: Range
+
+    @property
+    def in_words(self) -> int:
+        """Words of a pixel that passes of the group load."""
+        return self.planes[1] - self.planes[0]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Consecutive pixel tiles, and what of the input they need.
+
+    Parameters
+    ----------
+    tiles : Range
+    first_row, rows : int
+        Input rows, first to last, that any tap touches; 0 rows where all taps lie in the padding.
+    first_line : int
+        Line of a phase plane (rule M2) that becomes line 0 in the banks.
+    bank, phase_y : int
+        Bank of the first word and vertical phase of the first row.
+    lines : int
+        Lines from `first_line` to the last that the rows reach.
+    """
+
+    tiles: Range
+    first_row: int
+    rows: int
+    first_line: int
+    bank: int
+    phase_y: int
+    lines: int
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What one pass may fill (rule T1): words of a bank, and beats."""
+
+    activation_words: int
+    weight_beats: int
+    output_words: int
+
+    def share(self, whole: Capacity, weight_share: int, pixel_share: int) -> Capacity:
+        """Bound passes further, by parts of what the whole step takes."""
+        return Capacity(
+            activation_words=min(self.activation_words, -(-whole.activation_words // pixel_share)),
+            weight_beats=min(self.weight_beats, -(-whole.weight_beats // weight_share)),
+            output_words=min(self.output_words, -(-whole.output_words // pixel_share)),
+        )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A step cut into groups and strips.
+
+    Parameters
+    ----------
+    step : Step
+    tiles : tuple of ChannelTile
+    groups : tuple of Group
+    strips : tuple of Strip
+    strips_outer : bool
+        The loop order of rule T3.
+    moved_bytes : int
+        What the bus moves: weights, activations, outputs.
+    """
+
+    step: Step
+    tiles: tuple[ChannelTile, ...]
+    groups: tuple[Group, ...]
+    strips: tuple[Strip, ...]
+    strips_outer: bool
+    moved_bytes: int
+
+    @cached_property
+    def plane_lines(self) -> int:
+        """Lines of a phase plane in the banks, for all passes of the step."""
+        return max(strip.lines for strip in self.strips)
+
+    @property
+    def passes(self) -> int:
+        """Passes that the cut has."""
+        tiles = sum(strip.tiles[1] - strip.tiles[0] for strip in self.strips)
+        chunks = [len(group.chunks) for group in self.groups]
+        return sum(tiles * chunk if chunk else len(self.strips) for chunk in chunks)
+
+
+def step_geometry(step: Step) -> Geometry:
+    """Return the geometry of a step of the array or of the vector unit."""
+    if step.geometry is None:
+        raise ValueError(f"step {step.name!r} runs on the host and has no geometry")
+    return step.geometry
+
+
+def channel_tiles(step: Step, hardware: Hardware) -> tuple[ChannelTile, ...]:
+    """List the words of every channel tile and count their entries (rules M3, S3, V1)."""
+    geometry = step_geometry(step)
+    if step.layer is None:
+        return _vector_tiles(step, geometry)
+    cols, taps = geometry.cols, geometry.kernel[0] * geometry.kernel[1]
+    weights: NDArray[Any] = np.ascontiguousarray(step.layer.weights)
+    counts = kernels.count_entries(
+        weights.reshape(geometry.out_channels, taps, -1),
+        step.layer.weight_zero_point,
+        geometry.groups,
+        geometry.in_words,
+        geometry.feed,
+        hardware.serial,
+    )
+    tiles = []
+    for first in range(0, geometry.out_channels, cols):
+        block = counts[first : first + cols]
+        words = np.flatnonzero(block.any(axis=0))
+        if words.size == 0:
+            words = np.array([_input_channels(geometry, (first, first + 1))[0] // geometry.feed])
+        padded = np.zeros((cols, words.size), dtype=np.int32)
+        padded[: len(block)] = block[:, words]
+        tiles.append(ChannelTile(first, len(block), words, padded))
+    return tuple(tiles)
+
+
+def _vector_tiles(step: Step, geometry: Geometry) -> tuple[ChannelTile, ...]:
+    taps = np.arange(step.operands * geometry.kernel[0] * geometry.kernel[1])
+    ones = np.ones((1, taps.size), dtype=np.int32)
+    return tuple(
+        ChannelTile(
+            tile * geometry.feed, geometry.columns_used(tile), taps * geometry.in_words + tile, ones
+        )
+        for tile in range(geometry.channel_tiles)
+    )
+
+
+def _input_channels(geometry: Geometry, channels: Range) -> Range:
+    """Input channels that a range of output channels of a grouped layer reads."""
+    group_outputs = geometry.out_channels // geometry.groups
+    group_inputs = geometry.in_channels // geometry.groups
+    first, last = channels[0] // group_outputs, (channels[1] - 1) // group_outputs
+    return first * group_inputs, (last + 1) * group_inputs
+
+
+# -- sizes (T1) -----------------------------------------------------------------------------------
+
+
+def capacity(hardware: Hardware) -> Capacity:
+    """Bound a pass by the hardware: all of each buffer, or half where it is doubled."""
+    halves = hardware.halves
+    return Capacity(
+        activation_words=hardware.bank_words // halves,
+        weight_beats=hardware.buffers.weight_bytes // halves // hardware.beat_bytes,
+        output_words=hardware.output_bank_words // halves,
+    )
+
+
+def output_planes(step: Step, channels: Range) -> Range:
+    """Planes of the output tensor that a range of the step's channels lies in."""
+    feed = step_geometry(step).feed
+    first, last = (step.first_channel + channel for channel in channels)
+    return first // feed, -(-last // feed)
+
+
+def strip_of(geometry: Geometry, tiles: Range) -> Strip:
+    """Find the input rows that pixel tiles touch, and where the banks have them (rules M1, M2)."""
+    sy, sx = geometry.stride
+    pitch, rows = geometry.pitch, geometry.rows
+    first, last = tiles[0] * rows, tiles[1] * rows - 1
+    top = first // pitch + (first % pitch >= geometry.out_width)
+    bottom = min(last // pitch, geometry.out_height - 1)
+    low = max(top * sy - geometry.pad_top, 0)
+    reach = (geometry.kernel[0] - 1) * geometry.dilation[0]
+    high = min(bottom * sy - geometry.pad_top + reach, geometry.height - 1)
+    if top > bottom or low > high:
+        return Strip(tiles, 0, 0, 0, 0, 0, 1)
+    first_line, bank = divmod(low // sy * pitch, rows)
+    phase_y = low % sy
+    last_index = bank + (high - low + phase_y) // sy * pitch + (geometry.width - 1) // sx
+    return Strip(tiles, low, high - low + 1, first_line, bank, phase_y, last_index // rows + 1)
+
+
+def _last_fitting(first: int, end: int, fits: Callable[[int], bool]) -> int:
+    """Find the largest stop up to `end` that fits; all smaller ones do. `first` if none does."""
+    return first + bisect_left(range(first + 1, end + 1), True, key=lambda stop: not fits(stop))
+
+
+class Cutter:
+    """Cuts one step; what all its cuts share is computed once.
+
+    Parameters
+    ----------
+    step : Step
+        Of the array or of the vector unit.
+    hardware : Hardware
+    """
+
+    def __init__(self, step: Step, hardware: Hardware) -> None:
+        self.step = step
+        self.hardware = hardware
+        self.geometry = step_geometry(step)
+        self.tiles = channel_tiles(step, hardware)
+        cols = self.geometry.cols if step.unit == "array" else 0
+        entries = np.zeros((len(self.tiles) + 1, cols), dtype=np.int64)
+        if cols:
+            entries[1:] = [kernels.column_entries(tile.counts) for tile in self.tiles]
+        self._entries = np.cumsum(entries, axis=0)
+        self._words = np.cumsum([0, *(tile.words.size for tile in self.tiles)])
+
+    @cached_property
+    def whole(self) -> Capacity:
+        """What a single pass of the whole step would take."""
+        group = self._group((0, len(self.tiles)))
+        pixel_tiles = self.geometry.pixel_tiles
+        lines = strip_of(self.geometry, (0, pixel_tiles)).lines
+        return Capacity(
+            activation_words=self._activation_words(lines, group),
+            weight_beats=group.blocks[0].held_beats,
+            output_words=pixel_tiles * self._out_words(group),
+        )
+
+    def cut(self, limit: Capacity) -> Cut:
+        """Cut the step into the largest passes that `limit` allows, in the cheaper order.
+
+        Raises
+        ------
+        HardwareError
+            Where a buffer cannot hold the smallest pass, or the passes are too many.
+        """
+        groups = self._groups(limit)
+        strips = self._strips(groups, limit)
+        strips_outer, moved_bytes = self._order(groups, strips)
+        cut = Cut(self.step, self.tiles, groups, strips, strips_outer, moved_bytes)
+        if cut.passes > MAX_PASSES:
+            raise HardwareError(
+                f"layer {self.step.name!r} takes {cut.passes} passes, but a layer may take"
+                f" {MAX_PASSES}; enlarge the buffers, first buffers.weight_bytes="
+                f"{self.hardware.buffers.weight_bytes}"
+            )
+        return cut
+
+    # -- groups (T2) ------------------------------------------------------------------------------
+
+    def _groups(self, limit: Capacity) -> tuple[Group, ...]:
+        """Consecutive channel tiles as long as they fit, or one tile cut into chunks."""
+        groups = []
+        first = 0
+        while first < len(self.tiles):
+            stop = _last_fitting(first, len(self.tiles), partial(self._fits, limit, first))
+            fitting = stop > first
+            groups.append(self._group((first, stop)) if fitting else self._chunked(first, limit))
+            first = stop if fitting else first + 1
+        return tuple(groups)
+
+    def _fits(self, limit: Capacity, first: int, stop: int) -> bool:
+        """Whether channel tiles fit with one pixel tile; `_strips` answers for a single one."""
+        group = self._group((first, stop))
+        if group.blocks[0].held_beats > limit.weight_beats:
+            return False
+        if stop - first == 1:
+            return True
+        words = self._activation_words(self._most_lines, group)
+        return words <= limit.activation_words and self._out_words(group) <= limit.output_words
+
+    def _group(self, span: Range) -> Group:
+        first, last = self.tiles[span[0]], self.tiles[span[1] - 1]
+        channels = (first.first_channel, last.first_channel + last.channels)
+        words = int(self._words[span[1]] - self._words[span[0]])
+        block = self._block(words, self._entries[span[1]] - self._entries[span[0]], channels)
+        return Group(span, (), (block,), channels, self._planes(span, channels))
+
+    def _block(self, words: int, entries: NDArray[np.int64], channels: Range) -> Block:
+        """Weight block of so many feed words and entries of each column, fillers included."""
+        hardware = self.hardware
+        parameters = 1 if self.step.unit == "vector" else channels[1] - channels[0]
+        return Block(
+            feed_beats=-(-words // hardware.feed_places),
+            parameter_beats=parameters * hardware.parameter_beats,
+            stream_beats=tuple((-(-entries // hardware.stream_places)).tolist()),
+        )
+
+    def _planes(self, span: Range, channels: Range) -> Range:
+        if self.step.unit == "vector":
+            return span
+        first, last = _input_channels(self.geometry, channels)
+        return first // self.geometry.feed, -(-last // self.geometry.feed)
+
+    def _chunked(self, index: int, limit: Capacity) -> Group:
+        """Cut one channel tile along its words into the fewest chunks that fit, longest first."""
+        group = self._group((index, index + 1))
+        tile = self.tiles[index]
+        if self.step.unit == "vector":  # sums of a cut tile would be lost
+            raise self._too_small(
+                "the feed words of one window",
+                "weight_bytes",
+                max(self._group((i, i + 1)).blocks[0].held_beats for i in range(len(self.tiles)))
+                * self.hardware.beat_bytes,
+                "use a smaller window",
+            )
+        words = tile.words.size
+        chunks: list[Range] = []
+        blocks: list[Block] = []
+        start = 0
+        while start < words:
+            stop, block = self._chunk(tile, start, group.channels, limit)
+            if stop == start:
+                raise self._too_small(
+                    "one window word of one channel tile's weight block",
+                    "weight_bytes",
+                    self._least_weight_beats() * self.hardware.beat_bytes,
+                    "lower array.cols or array.feed",
+                )
+            chunks.append((start, stop))
+            blocks.append(block)
+            start = stop
+        return Group(group.tiles, tuple(chunks), tuple(blocks), group.channels, group.planes)
+
+    def _chunk(
+        self, tile: ChannelTile, start: int, channels: Range, limit: Capacity
+    ) -> tuple[int, Block]:
+        """Find the longest chunk from `start` that fits: one past its last word, and its block."""
+
+        def block(stop: int) -> Block:
+            part = np.ascontiguousarray(tile.counts[:, start:stop])
+            entries = kernels.column_entries(part)
+            return self._block(stop - start, entries, channels)
+
+        most = tile.words.size - start
+        reach = 1  # doubled while it fits, so that no part longer than twice a chunk is looked at
+        while reach < most and block(start + reach).held_beats <= limit.weight_beats:
+            reach *= 2
+        stop = _last_fitting(
+            start,
+            start + min(reach, most),
+            lambda stop: block(stop).held_beats <= limit.weight_beats,
+        )
+        return stop, block(max(stop, start + 1))
+
+    def _least_weight_beats(self) -> int:
+        """Weight memory that is enough where every word is a chunk of its own."""
+        return max(
+            self._block(
+                1,
+                np.maximum(tile.counts.max(axis=1), 1).astype(np.int64),
+                (0, tile.channels),
+            ).held_beats
+            for tile in self.tiles
+        )
+
+    # -- strips (T2) ------------------------------------------------------------------------------
+
+    def _strips(self, groups: tuple[Group, ...], limit: Capacity) -> tuple[Strip, ...]:
+        """Consecutive pixel tiles whose input rows and outputs fit."""
+        geometry = self.geometry
+        widest = max(groups, key=lambda group: group.in_words)
+        out_words = max(self._out_words(group) for group in groups)
+        word_bytes = geometry.rows * self.hardware.word_bytes
+        if out_words > limit.output_words:
+            raise self._too_small(
+                "the outputs of one pixel tile and one channel tile",
+                "output_bytes",
+                out_words * word_bytes,
+                "lower array.rows or array.cols",
+            )
+        needed = self._activation_words(self._most_lines, widest)
+        if needed > limit.activation_words:
+            raise self._too_small(
+                "the input rows of one pixel tile",
+                "activation_bytes",
+                needed * word_bytes,
+                "lower array.rows",
+            )
+
+        def fits(first: int, stop: int) -> bool:
+            words = self._activation_words(strip_of(geometry, (first, stop)).lines, widest)
+            outputs = (stop - first) * out_words
+            return words <= limit.activation_words and outputs <= limit.output_words
+
+        strips: list[Strip] = []
+        first = 0
+        while first < geometry.pixel_tiles:
+            stop = _last_fitting(first, geometry.pixel_tiles, partial(fits, first))
+            strips.append(strip_of(geometry, (first, stop)))
+            first = stop
+        return tuple(strips)
+
+    def _activation_words(self, lines: int, group: Group) -> int:
+        """Words of a bank that strips of so many lines take."""
+        phases = self.geometry.stride[0] * self.geometry.stride[1]
+        return self.step.operands * phases * lines * group.in_words
+
+    def _out_words(self, group: Group) -> int:
+        """Words of a bank that the outputs of one pixel tile take."""
+        first, last = output_planes(self.step, group.channels)
+        return last - first
+
+    @cached_property
+    def _most_lines(self) -> int:
+        """Lines that the pixel tile with the most takes."""
+        tiles = range(self.geometry.pixel_tiles)
+        return max(strip_of(self.geometry, (i, i + 1)).lines for i in tiles)
+
+    def _too_small(self, what: str, key: str, need_bytes: int, way: str) -> HardwareError:
+        halves = self.hardware.halves
+        half = ", half of it for each pass," if halves == 2 else ""
+        return HardwareError(
+            f"layer {self.step.name!r} needs {need_bytes} bytes for {what}, but"
+            f" buffers.{key}={getattr(self.hardware.buffers, key)}{half} is too small; raise it to"
+            f" at least {need_bytes * halves} or {way}"
+        )
+
+    # -- order (T3) -------------------------------------------------------------------------------
+
+    def _order(self, groups: tuple[Group, ...], strips: tuple[Strip, ...]) -> tuple[bool, int]:
+        """Whether strips are the outer loop, and the bytes that the passes move."""
+        pixel_tiles = self.geometry.pixel_tiles
+        beats = [sum(block.beats for block in group.blocks) for group in groups]
+        # A tile cut into chunks loads each anew for every pixel tile, in either order.
+        again = [len(group.chunks) > 1 for group in groups]
+        rows = sum(strip.rows for strip in strips)
+        in_words = [group.in_words for group in groups]
+        # The strip is kept from one group to the next where they read the same planes.
+        fresh = [i == 0 or groups[i].planes != groups[i - 1].planes for i in range(len(groups))]
+        kept_words = sum(n for n, new in zip(in_words, fresh, strict=True) if new)
+
+        def weight_beats(loads: int) -> int:
+            return sum(
+                n * (pixel_tiles if chunks else loads)
+                for n, chunks in zip(beats, again, strict=True)
+            )
+
+        row_bytes = self.step.operands * self.geometry.width * self.hardware.word_bytes
+        beat_bytes = self.hardware.beat_bytes
+        outer_loads = len(strips) if len(groups) > 1 else 1
+        strips_outer = weight_beats(outer_loads) * beat_bytes + rows * kept_words * row_bytes
+        words = sum(in_words) if len(strips) > 1 else kept_words
+        groups_outer = weight_beats(1) * beat_bytes + rows * words * row_bytes
+        pixels = self.geometry.out_height * self.geometry.out_width
+        stored = sum(self._out_words(group) for group in groups) * pixels * self.hardware.word_bytes
+        return strips_outer <= groups_outer, min(strips_outer, groups_outer) + stored
