@@ -6,110 +6,200 @@ and stores and where it lies; nothing is decided here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+
+from golden.network import FullyConnected
 from simulator.descriptors import MAGIC, MODES
-from simulator.memory_image import parameter_words
+from simulator.hardware import Hardware
+from simulator.lowering import Step
+from simulator.memory_image import encode_parameters
 from simulator.passes import Pass, Store
-from simulator.program import ROUNDINGS, Geometry, LayerProgram, pass_feed_words, stream_words
+from simulator.program import (
+    ROUNDINGS,
+    Geometry,
+    IntArray,
+    LayerProgram,
+    Parameters,
+    compile_layer,
+    encode_feed_word,
+    feed_fields,
+    pass_feed_words,
+    stream_words,
+)
 from simulator.weight_blocks import Payload, address
 
+PAIR_MODES = ("add", "mul")
+"""Modes that read two operands."""
 
-@dataclass(frozen=True)
-class Work:
-    """What all passes of one layer have in common.
+
+class StepProgram:
+    """What the passes of one step of the array or of the vector unit have in common.
 
     Parameters
     ----------
-    program : LayerProgram
-        Of the whole layer.
-    mode : str
-        One of `MODES`.
-    input_signed : bool
-        Whether input codes are two's complement.
-    shared_parameter : bool
-        Whether one parameter word serves all channels.
-    first_output_channel : int
-        Channel of the output tensor that the layer's first channel is.
-    pair : dict of str to int
-        Fields of the element-wise modes.
+    step : Step
+    hardware : Hardware
     """
 
-    program: LayerProgram
-    mode: str = "array"
-    input_signed: bool = True
-    shared_parameter: bool = False
-    first_output_channel: int = 0
-    pair: dict[str, int] | None = None
+    def __init__(self, step: Step, hardware: Hardware) -> None:
+        if step.geometry is None or step.mode is None:
+            raise ValueError(f"step {step.name!r} is the host's")
+        self.step = step
+        self.hardware = hardware
+        self.geometry: Geometry = step.geometry
+        self.mode: str = step.mode
 
+    @cached_property
+    def layer(self) -> LayerProgram | None:
+        """Streams and feed words of the whole layer; None for the vector unit."""
+        layer, geometry = self.step.layer, self.geometry
+        if layer is None:
+            return None
+        shape = (1, geometry.height, geometry.width, geometry.in_channels)
+        if isinstance(layer, FullyConnected):
+            shape = (1, *shape[2:])
+        return compile_layer(layer, shape, self.hardware)
 
-def pass_payload(work: Work, each: Pass) -> Payload:
-    """Words of the weight block of a pass."""
-    program = work.program
-    part = program.part(
-        channel_tiles=range(*each.channel_tiles),
-        words=None if each.words is None else range(*each.words),
-    )
-    planes = range(*each.planes)
-    feed = pass_feed_words(part, planes, each.load.phase_words // len(planes)).tolist()
-    if work.shared_parameter:
-        parameters = parameter_words(program)[:1]
-    else:
-        parameters = parameter_words(program)[_channels(program, each)]
-    columns = range(program.geometry.cols) if work.mode == "array" else ()
-    return Payload(feed, parameters, [stream_words(part, column).tolist() for column in columns])
+    @cached_property
+    def parameters(self) -> Parameters:
+        """What the post-processor needs; one element where all channels share it."""
+        vector = self.step.vector
+        if vector is None:
+            return self._array.parameters
+        return Parameters(
+            bias=np.zeros(1, np.int64),
+            multiplier=np.array([vector.multiplier]),
+            shift=np.array([vector.shift]),
+            rounding=vector.rounding,
+            output_zero_point=vector.output_zero_point,
+            activation_min=vector.minimum,
+            activation_max=vector.maximum,
+        )
 
+    @property
+    def _array(self) -> LayerProgram:
+        assert self.layer is not None
+        return self.layer
 
-def descriptor_values(work: Work, each: Pass, *, layer: int, program_end: bool) -> dict[str, int]:
-    """Values of the descriptor of a pass, by the names of `DESCRIPTOR_FIELDS`."""
-    program, hardware = work.program, work.program.hardware
-    geometry, parameters = program.geometry, program.parameters
-    channels = _channels(program, each)
-    first_channel = (work.first_output_channel + channels.start) % geometry.feed
-    last_channel = first_channel + channels.stop - channels.start - 1
-    last_tile = geometry.columns_used(each.channel_tiles[1] - 1)
-    block = each.weights
-    return {
-        "magic": MAGIC,
-        "machine": hardware.machine_id,
-        "order": each.order,
-        "layer_end": int(each.layer_end),
-        "program_end": int(program_end),
-        "drain": int(each.drain),
-        "input_signed": int(work.input_signed),
-        "shared_parameter": int(work.shared_parameter),
-        "rounding": ROUNDINGS.index(parameters.rounding),
-        "mode": MODES.index(work.mode),
-        "layer": layer,
-        "pixel_tiles": each.pixel_tiles[1] - each.pixel_tiles[0],
-        "channel_tiles": each.channel_tiles[1] - each.channel_tiles[0],
-        "results": geometry.cols * hardware.drain_groups,
-        "results_last": last_tile * hardware.drain_groups,
-        "feed_base": address(block.load_feed, hardware.feed_places),
-        "stream_base": address(block.load_streams, hardware.stream_places),
-        "first_channel": first_channel,
-        "parameter_base": block.load_parameters - (0 if work.shared_parameter else first_channel),
-        "activation_base": each.activation_base,
-        "output_base": each.output_base,
-        "in_words": each.planes[1] - each.planes[0],
-        "out_words": last_channel // geometry.feed + 1,
-        **geometry.walk(),
-        "height": geometry.height,
-        "width": geometry.width,
-        "input_zero_point": program.input_zero_point,
-        "output_zero_point": parameters.output_zero_point,
-        "minimum": parameters.activation_min,
-        "maximum": parameters.activation_max,
-        **dict.fromkeys(PAIR_FIELDS, 0),
-        **(work.pair or {}),
-        "weight_offset": block.offset,
-        "weight_beats": block.beats if each.load_weights else 0,
-        "load_feed": block.load_feed,
-        "load_parameters": block.load_parameters,
-        "load_streams": block.load_streams,
-        **_load_values(each, geometry),
-        **_store_values(each.store, geometry, last_channel // geometry.feed + 1),
-    }
+    def payload(self, each: Pass) -> Payload:
+        """Words of the weight block of a pass."""
+        planes = range(*each.planes)
+        plane_lines = each.load.phase_words // len(planes)
+        words = encode_parameters(self.parameters, self.hardware.widths)
+        if self.layer is None:
+            if self.mode in PAIR_MODES:
+                feed = self._pair_words(each)
+            else:
+                feed = self._window_words(each, planes, plane_lines)
+            return Payload(feed.tolist(), words, [])
+        part = self.layer.part(
+            channel_tiles=range(*each.channel_tiles),
+            words=None if each.words is None else range(*each.words),
+        )
+        return Payload(
+            pass_feed_words(part, planes, plane_lines).tolist(),
+            [words[channel] for channel in self.channels(each)],
+            [stream_words(part, column).tolist() for column in range(self.geometry.cols)],
+        )
+
+    def _window_words(self, each: Pass, planes: range, plane_lines: int) -> IntArray:
+        """Every tap of every word of F channels (rules V1, V4)."""
+        kernel_taps = self.geometry.kernel[0] * self.geometry.kernel[1]
+        word, tap = np.divmod(
+            np.arange(each.channel_tiles[0] * kernel_taps, each.channel_tiles[1] * kernel_taps),
+            kernel_taps,
+        )
+        fields = feed_fields(tap, word - planes.start, self.geometry, len(planes), plane_lines)
+        last = (tap == kernel_taps - 1).astype(np.int64)
+        return encode_feed_word(self.hardware.widths, last, *fields)
+
+    def _pair_words(self, each: Pass) -> IntArray:
+        """Read the two operands of a pixel (rule V2)."""
+        assert each.load.second_base is not None
+        addr = np.array([0, each.load.second_base - each.load.base])
+        nothing = np.zeros(2, np.int64)
+        last = np.array([0, 1])
+        return encode_feed_word(self.hardware.widths, last, addr, nothing, nothing, nothing)
+
+    def channels(self, each: Pass) -> range:
+        """Channels of the step that a pass computes."""
+        cols, most = self.geometry.cols, self.geometry.out_channels
+        return range(each.channel_tiles[0] * cols, min(each.channel_tiles[1] * cols, most))
+
+    def descriptor(self, each: Pass, *, layer: int, program_end: bool) -> dict[str, int]:
+        """Values of the descriptor of a pass, by the names of `DESCRIPTOR_FIELDS`.
+
+        Parameters
+        ----------
+        each : Pass
+        layer : int
+            Where its counters go.
+        program_end : bool
+        """
+        geometry, hardware, parameters = self.geometry, self.hardware, self.parameters
+        shared = self.layer is None
+        block, channels = each.weights, self.channels(each)
+        first_channel = (self.step.first_channel + channels.start) % geometry.feed
+        out_words = (first_channel + len(channels) - 1) // geometry.feed + 1
+        last_columns = geometry.columns_used(each.channel_tiles[1] - 1)
+        return {
+            "magic": MAGIC,
+            "machine": hardware.machine_id,
+            "order": each.order,
+            "layer_end": int(each.layer_end),
+            "program_end": int(program_end),
+            "drain": int(each.drain),
+            "input_signed": int(self.step.input_signed),
+            "shared_parameter": int(shared),
+            "rounding": ROUNDINGS.index(parameters.rounding),
+            "mode": MODES.index(self.mode),
+            "layer": layer,
+            "pixel_tiles": each.pixel_tiles[1] - each.pixel_tiles[0],
+            "channel_tiles": each.channel_tiles[1] - each.channel_tiles[0],
+            "results": geometry.cols * hardware.drain_groups,
+            "results_last": last_columns * hardware.drain_groups,
+            "feed_base": address(block.load_feed, hardware.feed_places),
+            "stream_base": address(block.load_streams, hardware.stream_places),
+            "first_channel": first_channel,
+            "parameter_base": block.load_parameters - (0 if shared else first_channel),
+            "activation_base": each.activation_base,
+            "output_base": each.output_base,
+            "in_words": each.planes[1] - each.planes[0],
+            "out_words": out_words,
+            **geometry.walk(),
+            "height": geometry.height,
+            "width": geometry.width,
+            "output_zero_point": parameters.output_zero_point,
+            "minimum": parameters.activation_min,
+            "maximum": parameters.activation_max,
+            **self._operands(),
+            "weight_offset": block.offset,
+            "weight_beats": block.beats if each.load_weights else 0,
+            "load_feed": block.load_feed,
+            "load_parameters": block.load_parameters,
+            "load_streams": block.load_streams,
+            **_load_values(each, geometry),
+            **_store_values(each.store, geometry, out_words),
+        }
+
+    def _operands(self) -> dict[str, int]:
+        """Fields that tell what is done with operands."""
+        vector = self.step.vector
+        if vector is None:
+            return dict.fromkeys(PAIR_FIELDS, 0) | {
+                "input_zero_point": self._array.input_zero_point
+            }
+        return {
+            "input_zero_point": vector.input_zero_point,
+            "second_offset": vector.second_offset,
+            "left_shift": vector.left_shift,
+            "first_multiplier": vector.first[0],
+            "first_shift": vector.first[1],
+            "second_multiplier": vector.second[0],
+            "second_shift": vector.second[1],
+        }
 
 
 PAIR_FIELDS = (
@@ -120,16 +210,9 @@ PAIR_FIELDS = (
     "second_multiplier",
     "second_shift",
 )
-"""Fields of the element-wise modes; 0 in the others."""
-
+"""Fields of the element-wise modes."""
 
 NO_STORE = Store(*(0,) * 10)
-
-
-def _channels(program: LayerProgram, each: Pass) -> slice:
-    """Output channels of a pass."""
-    cols, most = program.geometry.cols, program.geometry.out_channels
-    return slice(each.channel_tiles[0] * cols, min(each.channel_tiles[1] * cols, most))
 
 
 def _load_values(each: Pass, geometry: Geometry) -> dict[str, int]:

@@ -11,8 +11,8 @@ from math import prod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simulator.hardware import Hardware
-from simulator.program import Geometry, LayerProgram
+from simulator.hardware import Widths
+from simulator.program import Geometry, LayerProgram, Parameters
 
 IntArray = NDArray[np.int64]
 
@@ -97,9 +97,12 @@ def unpack_lanes(words: list[int], lanes: int, bits: int, signed: bool) -> IntAr
 
 
 def parameter_words(program: LayerProgram) -> list[int]:
-    """Words of the parameter memory, {bias, multiplier, shift} a channel of the layer (rule M5)."""
-    hardware: Hardware = program.hardware
-    widths, parameters = hardware.widths, program.parameters
+    """Words of the parameter memory, a channel of the layer each (rule M5)."""
+    return encode_parameters(program.parameters, program.hardware.widths)
+
+
+def encode_parameters(parameters: Parameters, widths: Widths) -> list[int]:
+    """Pack {bias, multiplier, shift}, `bias` the highest bits (rule M5)."""
     words = []
     for bias, multiplier, shift in zip(
         parameters.bias.tolist(),

@@ -506,14 +506,25 @@ def _compile_tile(
             )
         )
     tap, word = np.divmod(listed, geometry.in_words)
-    fields = _feed_fields(tap, word, geometry, geometry.in_words, geometry.plane_lines)
+    fields = feed_fields(tap, word, geometry, geometry.in_words, geometry.plane_lines)
     return _Tile(*fields, columns)
 
 
-def _feed_fields(
+def feed_fields(
     tap: IntArray, word: IntArray, geometry: Geometry, in_words: int, plane_lines: int
 ) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-    """Fields addr, rot, dy, dx of rule M3 of words (tap, cw); the banks hold `in_words` a pixel."""
+    """Fields addr, rot, dy, dx of feed words (rule M3).
+
+    Parameters
+    ----------
+    tap : int64 array
+        ky * kernel width + kx.
+    word : int64 array
+        cw, counted from the first word of a pixel that the banks hold.
+    geometry : Geometry
+    in_words, plane_lines : int
+        Words of a pixel, and lines of a phase plane, that the banks hold.
+    """
     (sy, sx), (dilation_y, dilation_x) = geometry.stride, geometry.dilation
     ky, kx = np.divmod(tap, geometry.kernel[1])
     ty = ky * dilation_y - geometry.pad_top
@@ -648,7 +659,7 @@ def pass_feed_words(program: LayerProgram, planes: range, plane_lines: int) -> I
     geometry, feed = program.geometry, program.feed
     tap = feed.dy // geometry.dilation[0] * geometry.kernel[1] + feed.dx // geometry.dilation[1]
     word = feed.addr % geometry.in_words - planes.start
-    fields = _feed_fields(tap, word, geometry, len(planes), plane_lines)
+    fields = feed_fields(tap, word, geometry, len(planes), plane_lines)
     return encode_feed_word(program.hardware.widths, feed.last, *fields)
 
 

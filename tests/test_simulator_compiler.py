@@ -11,7 +11,7 @@ from random_layers import PES, random_layer
 
 from golden.network import Network, Tensor
 from golden.run import run as run_golden
-from simulator.compiler import Work, descriptor_values, pass_payload
+from simulator.compiler import StepProgram
 from simulator.descriptors import (
     DESCRIPTOR_FIELDS,
     ROW_FIELDS,
@@ -19,9 +19,10 @@ from simulator.descriptors import (
     encode_descriptor,
 )
 from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.lowering import lower
 from simulator.memory_image import tensor_bytes, tensor_from_bytes, tensor_planes_bytes
 from simulator.passes import Load, Pass, Store, WeightBlock
-from simulator.program import compile_layer
+from simulator.program import layer_geometry
 from simulator.weight_blocks import decode_block, encode_block, section_beats
 
 PROGRAMMING = Path(__file__).parent.parent / "docs" / "programming.md"
@@ -134,8 +135,24 @@ def settings(pe="mac", rows=4, cols=4, feed=2, lanes=2, bits=8, **buffers):
     }
 
 
+def one_layer(layer, codes):
+    """A network of one weighted layer that takes `codes`."""
+    image = layer_geometry(layer, codes.shape, load_hardware("mac4x4"))
+    shape = (1, image.out_height, image.out_width, image.out_channels)
+    return Network(
+        "one",
+        (
+            Tensor("in", (1, *codes.shape[1:]), "int8", 1.0),
+            Tensor("out", shape if codes.ndim == 4 else (1, *shape[3:]), "int8", 1.0),
+        ),
+        (layer,),
+        (0,),
+        (1,),
+    )
+
+
 def single_pass(program, load_offset, store_offset, weight_offset):
-    """The whole layer as one pass, the memories filled from address 0."""
+    """The whole step as one pass, the memories filled from address 0."""
     geometry, hardware = program.geometry, program.hardware
     word = hardware.word_bytes
     out_words = geometry.out_words
@@ -177,7 +194,7 @@ def single_pass(program, load_offset, store_offset, weight_offset):
             last_lane=(geometry.out_channels - 1) % geometry.feed,
         ),
     )
-    beats = section_beats(pass_payload(Work(program), each), hardware)
+    beats = section_beats(program.payload(each), hardware)
     return replace(
         each,
         weights=WeightBlock(weight_offset, beats[0], beats[1], tuple(beats[2:]), 0, 0, 0),
@@ -193,14 +210,14 @@ def test_a_layer_in_one_pass_computes_what_golden_does(pe, seed):
     shape = {"rows": int(rng.choice([1, 2, 3, 4])), "cols": int(rng.integers(1, 6))}
     shape |= {"feed": int(rng.choice([1, 2, 4])), "lanes": 1}
     hardware = hardware_from_dict(settings(pe, **shape))
-    program = compile_layer(layer, codes.shape, hardware)
+    network = one_layer(layer, codes)
+    program = StepProgram(lower(network, hardware).steps[0], hardware)
     each = single_pass(program, 0x2000, 0x10000, 0x20000)
     geometry = program.geometry
 
     memory = bytearray(1 << 18)
-    work = Work(program)
-    block = encode_block(pass_payload(work, each), hardware)
-    values = descriptor_values(work, each, layer=0, program_end=True)
+    block = encode_block(program.payload(each), hardware)
+    values = program.descriptor(each, layer=0, program_end=True)
     for offset, data in (
         (0x1000, encode_descriptor(values, geometry.starts(0))),
         (0x2000, tensor_bytes(codes, geometry.feed, 8)),
@@ -209,19 +226,10 @@ def test_a_layer_in_one_pass_computes_what_golden_does(pe, seed):
         memory[offset : offset + len(data)] = data
     PaperMachine(hardware, memory).run(0x1000)
 
-    out_shape = (1, geometry.out_height, geometry.out_width, geometry.out_channels)
-    if len(codes.shape) == 2:
-        out_shape = (1, geometry.out_channels)
+    out_shape = network.tensors[1].shape
     size = tensor_planes_bytes(out_shape, geometry.feed, 8)
     found = tensor_from_bytes(
         bytes(memory[0x10000 : 0x10000 + size]), out_shape, geometry.feed, 8, True
-    )
-    network = Network(
-        "one",
-        (Tensor("in", codes.shape, "int8", 1.0), Tensor("out", out_shape, "int8", 1.0)),
-        (layer,),
-        (0,),
-        (1,),
     )
     np.testing.assert_array_equal(found, run_golden(network, [codes]).outputs[0])
 
@@ -232,8 +240,9 @@ def test_weight_blocks_come_back_as_they_were():
         hardware = load_hardware(name)
         pe = "ternary" if hardware.pe.kind == "ternary" else "parallel"
         layer, codes = random_layer(rng, pe)
-        program = compile_layer(layer, codes.shape, hardware)
-        payload = pass_payload(Work(program), single_pass(program, 0, 0, 0))
+        step = lower(one_layer(layer, codes), hardware).steps[0]
+        program = StepProgram(step, hardware)
+        payload = program.payload(single_pass(program, 0, 0, 0))
         data = encode_block(payload, hardware)
         assert decode_block(data, hardware) == payload
         assert len(data) == hardware.beat_bytes * sum(section_beats(payload, hardware))
