@@ -190,8 +190,9 @@ def test_an_unknown_preset_is_answered_with_the_list():
     with pytest.raises(HardwareError) as error:
         load_hardware("mac17x17")
     assert str(error.value) == (
-        "mac17x17 is not a hardware preset; use one of mac16x16, mac4x4, nhot2_16x16, nhot2_4x4,"
-        " nhot2_parallel, nhot2_parallel_4x4, ternary16x16, ternary4x4, or the path of a .toml file"
+        "mac17x17 is not a hardware preset; use one of mac16x16, mac16x16_wide, mac4x4,"
+        " nhot2_16x16, nhot2_4x4, nhot2_parallel, nhot2_parallel_4x4, ternary16x16, ternary4x4,"
+        " or the path of a .toml file"
     )
 
 
