@@ -8,7 +8,7 @@ a word, a beat and a burst at a time.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -277,7 +277,7 @@ def _slot_kind(order: int, slot: int) -> int:
     store_slot = (4, 2, 1)[order]
     if slot == store_slot:
         return STORE
-    return slot if slot < store_slot else slot - 1
+    return slot - int(slot > store_slot)
 
 
 @jit
@@ -285,7 +285,7 @@ def _overlap(start: int, end: int, times: Times, j: int) -> int:
     """Cycles of start .. end from c_j to done_j."""
     if j < 0 or j >= times.done.size or times.done[j] == 0:
         return 0
-    return max(0, min(end, times.done[j]) - max(start, times.configure[j]) + 1)
+    return max(0, min(end, int(times.done[j])) - max(start, int(times.configure[j])) + 1)
 
 
 @jit
@@ -346,268 +346,272 @@ def _cause(kind: int) -> int:
 # -- machines --------------------------------------------------------------------------------------
 
 
-class _MemoryState(NamedTuple):
-    """The memory of rule T9: queues, their oldest element first."""
+class _Memory:
+    """The memory of rule T9: queues of bursts, their oldest first."""
 
-    read_age: IntArray  # (OUTSTANDING,) cycles since the address
-    read_left: IntArray  # (OUTSTANDING,) beats still to come
-    reads: IntArray  # (1,) bursts in the queue
-    read_wait: IntArray  # (1,) cycles until the next beat may come
+    read_age: IntArray  # cycles since the address
+    read_left: IntArray  # beats still to come
+    reads: int  # bursts in the queue
+    read_wait: int  # cycles until the next beat may come
     write_age: IntArray
     write_left: IntArray
-    writes: IntArray
-    write_wait: IntArray
-    response_age: IntArray
-    responses: IntArray
+    writes: int
+    write_wait: int
+    response_age: IntArray  # cycles since the burst's last beat
+    responses: int
 
 
-class _DMAState(NamedTuple):
-    """Registers of the DMA, each (1,)."""
+class _DMA:
+    """Registers of the DMA."""
 
-    active: IntArray
-    kind: IntArray
-    age: IntArray  # cycles since the operation's first that counts
-    outstanding: IntArray
+    active: int
+    kind: int
+    age: int  # cycles since the operation's first that counts
+    outstanding: int
     # addresses
-    ask_segments: IntArray  # runs not yet asked for, this one included
-    ask_byte: IntArray  # first byte of the next burst's first beat
-    ask_stop: IntArray  # one past the last byte of the run
-    ask_run: IntArray  # first byte of the run
+    ask_segments: int  # runs not yet asked for, this one included
+    ask_byte: int  # first byte of the next burst's first beat
+    ask_stop: int  # one past the last byte of the run
+    ask_run: int  # first byte of the run
     # data
-    segments: IntArray  # runs whose words are not through, this one included
-    run: IntArray
-    byte: IntArray  # next byte
-    stop: IntArray
-    row_left: IntArray  # words left of the row
-    beat_held: IntArray  # loads: a beat is being unpacked; stores: one waits for the bus
+    segments: int  # runs whose words are not through, this one included
+    run: int
+    byte: int  # next byte
+    stop: int
+    row_left: int  # words left of the row
+    beat_held: int  # loads: a beat is being unpacked; stores: one waits for the bus
     # shape
-    bytes: IntArray
-    stride_bytes: IntArray
-    single_piece: IntArray  # a beat is one piece
-    first_row_words: IntArray
-    row_words: IntArray
-    piece_words: IntArray
+    bytes: int
+    stride_bytes: int
+    single_piece: int  # a beat is one piece
+    first_row_words: int
+    row_words: int
+    piece_words: int
 
 
-class _SequencerState(NamedTuple):
-    """Registers of the sequencer, each (1,)."""
+class _Sequencer:
+    """Registers of the sequencer."""
 
-    current: IntArray  # pass whose descriptor, weights and activations are loaded
-    operation: IntArray
-    stored: IntArray  # passes stored
-    loaded: IntArray  # passes loaded
-    runs_done: IntArray
-    run_left: IntArray  # cycles of the engine's run
-    starting: IntArray  # the engine starts in this cycle
-
-
-@jit
-def _register() -> IntArray:
-    return np.zeros(1, dtype=np.int64)
+    current: int  # pass whose descriptor, weights and activations are loaded
+    operation: int
+    stored: int  # passes stored
+    loaded: int  # passes loaded
+    runs_done: int
+    run_left: int  # cycles of the engine's run
+    starting: int  # the engine starts in this cycle
 
 
-@jit
-def _queue() -> IntArray:
-    return np.zeros(OUTSTANDING, dtype=np.int64)
+def _registers(machine: type) -> np.dtype[np.void]:
+    """Record type of a machine's registers; queues have a place for each outstanding burst."""
+    fields: list[tuple[str, Any, Any]] = [
+        (name, np.int64, (OUTSTANDING,) if kind == "IntArray" else ())
+        for name, kind in machine.__annotations__.items()
+    ]
+    return np.dtype(fields)
 
 
-@jit
-def _push(ages: IntArray, left: IntArray, count: IntArray, beats: int) -> None:
-    ages[count[0]] = 0
-    left[count[0]] = beats
-    count[0] += 1
+MEMORY_REGISTERS = _registers(_Memory)
+DMA_REGISTERS = _registers(_DMA)
+SEQUENCER_REGISTERS = _registers(_Sequencer)
 
 
 @jit
-def _pop(ages: IntArray, left: IntArray, count: IntArray) -> None:
-    for i in range(count[0] - 1):
-        ages[i] = ages[i + 1]
-        left[i] = left[i + 1]
-    count[0] -= 1
+def _shift(queue: IntArray) -> None:
+    """Drop the oldest element."""
+    for i in range(OUTSTANDING - 1):
+        queue[i] = queue[i + 1]
 
 
 @jit
-def _begin(bus: Bus, operations: Operations, dma: _DMAState, j: int, kind: int) -> bool:
+def _begin(bus: Bus, operations: Operations, dma: _DMA, j: int, kind: int) -> bool:
     """Set the DMA up; False where the operation has nothing to do."""
-    dma.kind[0] = kind
-    dma.single_piece[0] = kind <= WEIGHTS or bus.word_bytes >= bus.beat_bytes
-    dma.piece_words[0] = bus.rows
-    dma.segments[0] = 1
-    dma.stride_bytes[0] = 0
+    dma.kind = kind
+    dma.single_piece = kind <= WEIGHTS or bus.word_bytes >= bus.beat_bytes
+    dma.piece_words = bus.rows
+    dma.segments = 1
+    dma.stride_bytes = 0
     if kind == DESCRIPTOR:
-        dma.run[0] = operations.descriptor_offset[j]
-        dma.bytes[0] = bus.descriptor_bytes
+        dma.run = operations.descriptor_offset[j]
+        dma.bytes = bus.descriptor_bytes
     elif kind == WEIGHTS:
-        dma.run[0] = operations.weight_offset[j]
-        dma.bytes[0] = operations.weight_beats[j] * bus.beat_bytes
-        if dma.bytes[0] == 0:
+        dma.run = operations.weight_offset[j]
+        dma.bytes = operations.weight_beats[j] * bus.beat_bytes
+        if dma.bytes == 0:
             return False
     elif kind == STORE:
-        dma.run[0] = operations.store_offset[j]
-        dma.segments[0] = operations.store_segments[j]
-        dma.bytes[0] = operations.store_words[j] * bus.word_bytes
-        dma.stride_bytes[0] = operations.store_stride_bytes[j]
-        dma.first_row_words[0] = operations.store_first_row_words[j]
-        dma.row_words[0] = operations.store_row_words[j]
+        dma.run = operations.store_offset[j]
+        dma.segments = operations.store_segments[j]
+        dma.bytes = operations.store_words[j] * bus.word_bytes
+        dma.stride_bytes = operations.store_stride_bytes[j]
+        dma.first_row_words = operations.store_first_row_words[j]
+        dma.row_words = operations.store_row_words[j]
     else:
-        dma.run[0] = operations.load_offset[j]
+        dma.run = operations.load_offset[j]
         if kind == SECOND:
-            dma.run[0] = operations.second_offset[j]
-            if dma.run[0] < 0:
+            dma.run = operations.second_offset[j]
+            if dma.run < 0:
                 return False
-        dma.segments[0] = operations.load_segments[j]
-        dma.bytes[0] = operations.load_words[j] * bus.word_bytes
-        dma.stride_bytes[0] = operations.load_stride_bytes[j]
-        dma.first_row_words[0] = operations.load_row_words[j]
-        dma.row_words[0] = operations.load_row_words[j]
+        dma.segments = operations.load_segments[j]
+        dma.bytes = operations.load_words[j] * bus.word_bytes
+        dma.stride_bytes = operations.load_stride_bytes[j]
+        dma.first_row_words = operations.load_row_words[j]
+        dma.row_words = operations.load_row_words[j]
         if operations.load_single[j]:
-            dma.piece_words[0] = 1
-    if dma.segments[0] == 0:
+            dma.piece_words = 1
+    if dma.segments == 0:
         return False
-    dma.byte[0] = dma.run[0]
-    dma.stop[0] = dma.run[0] + dma.bytes[0]
-    dma.row_left[0] = dma.first_row_words[0]
-    dma.ask_segments[0] = dma.segments[0]
-    dma.ask_run[0] = dma.run[0]
-    dma.ask_byte[0] = dma.run[0] - dma.run[0] % bus.beat_bytes
-    dma.ask_stop[0] = dma.stop[0]
-    dma.beat_held[0] = 0
-    dma.outstanding[0] = 0
-    dma.age[0] = 0
-    dma.active[0] = 1
+    dma.byte = dma.run
+    dma.stop = dma.run + dma.bytes
+    dma.row_left = dma.first_row_words
+    dma.ask_segments = dma.segments
+    dma.ask_run = dma.run
+    dma.ask_byte = dma.run - dma.run % bus.beat_bytes
+    dma.ask_stop = dma.stop
+    dma.beat_held = 0
+    dma.outstanding = 0
+    dma.age = 0
+    dma.active = 1
     return True
 
 
 @jit
-def _next_burst(bus: Bus, dma: _DMAState) -> int:
+def _next_burst(bus: Bus, dma: _DMA) -> int:
     """Beats of the next burst; moves the address registers on (T6)."""
     beats = 0
     while True:
         beats += 1
-        dma.ask_byte[0] += bus.beat_bytes
-        if dma.ask_byte[0] >= dma.ask_stop[0]:
-            dma.ask_segments[0] -= 1
-            dma.ask_run[0] += dma.stride_bytes[0]
-            dma.ask_byte[0] = dma.ask_run[0] - dma.ask_run[0] % bus.beat_bytes
-            dma.ask_stop[0] = dma.ask_run[0] + dma.bytes[0]
+        dma.ask_byte += bus.beat_bytes
+        if dma.ask_byte >= dma.ask_stop:
+            dma.ask_segments -= 1
+            dma.ask_run += dma.stride_bytes
+            dma.ask_byte = dma.ask_run - dma.ask_run % bus.beat_bytes
+            dma.ask_stop = dma.ask_run + dma.bytes
             return beats
-        if dma.ask_byte[0] % PAGE_BYTES == 0 or beats == BURST_BEATS:
+        if dma.ask_byte % PAGE_BYTES == 0 or beats == BURST_BEATS:
             return beats
 
 
 @jit
-def _move_piece(bus: Bus, dma: _DMAState) -> bool:
+def _move_piece(bus: Bus, dma: _DMA) -> bool:
     """Move one piece between the beat and the banks; True if it was the beat's last (T7, T8)."""
     words = 0
     while True:
-        if dma.single_piece[0]:
-            dma.byte[0] += bus.beat_bytes - dma.byte[0] % bus.beat_bytes
+        if dma.single_piece:
+            dma.byte += bus.beat_bytes - dma.byte % bus.beat_bytes
         else:
-            dma.byte[0] += bus.word_bytes
-            dma.row_left[0] -= 1
+            dma.byte += bus.word_bytes
+            dma.row_left -= 1
             words += 1
-        run_ends = dma.byte[0] >= dma.stop[0]
-        row_ends = dma.row_left[0] == 0
-        beat_ends = run_ends or dma.byte[0] % bus.beat_bytes == 0
+        run_ends = dma.byte >= dma.stop
+        row_ends = dma.row_left == 0
+        beat_ends = run_ends or dma.byte % bus.beat_bytes == 0
         if row_ends:
-            dma.row_left[0] = dma.row_words[0]
+            dma.row_left = dma.row_words
         if run_ends:
-            dma.segments[0] -= 1
-            dma.run[0] += dma.stride_bytes[0]
-            dma.byte[0] = dma.run[0]
-            dma.stop[0] = dma.run[0] + dma.bytes[0]
-            dma.row_left[0] = dma.first_row_words[0]
+            dma.segments -= 1
+            dma.run += dma.stride_bytes
+            dma.byte = dma.run
+            dma.stop = dma.run + dma.bytes
+            dma.row_left = dma.first_row_words
         if beat_ends:
             return True
-        if row_ends or words == dma.piece_words[0]:
+        if row_ends or words == dma.piece_words:
             return False
 
 
 @jit
-def _step_read(bus: Bus, dma: _DMAState, memory: _MemoryState) -> bool:
+def _step_read(bus: Bus, dma: _DMA, memory: _Memory) -> bool:
     """One cycle of a load; True in its last."""
-    ask = dma.age[0] >= 1 and dma.ask_segments[0] > 0 and dma.outstanding[0] < OUTSTANDING
+    ask = dma.age >= 1 and dma.ask_segments > 0 and dma.outstanding < OUTSTANDING
     beat_valid = (
-        memory.reads[0] > 0 and memory.read_age[0] > bus.latency_cycles and memory.read_wait[0] == 0
+        memory.reads > 0 and memory.read_age[0] > bus.latency_cycles and memory.read_wait == 0
     )
     ended = False
-    beat_ready = dma.beat_held[0] == 0
-    if dma.beat_held[0] and _move_piece(bus, dma):
+    beat_ready = dma.beat_held == 0
+    if dma.beat_held and _move_piece(bus, dma):
         beat_ready = True
-        dma.beat_held[0] = 0
-        ended = dma.segments[0] == 0
+        dma.beat_held = 0
+        ended = dma.segments == 0
     if beat_valid and beat_ready and not ended:
-        dma.beat_held[0] = 1
-        memory.read_wait[0] = bus.interval_cycles
+        dma.beat_held = 1
+        memory.read_wait = bus.interval_cycles
         memory.read_left[0] -= 1
         if memory.read_left[0] == 0:
-            _pop(memory.read_age, memory.read_left, memory.reads)
-            dma.outstanding[0] -= 1
+            _shift(memory.read_age)
+            _shift(memory.read_left)
+            memory.reads -= 1
+            dma.outstanding -= 1
     if ask:
-        _push(memory.read_age, memory.read_left, memory.reads, _next_burst(bus, dma))
-        dma.outstanding[0] += 1
+        memory.read_age[memory.reads] = 0
+        memory.read_left[memory.reads] = _next_burst(bus, dma)
+        memory.reads += 1
+        dma.outstanding += 1
     return ended
 
 
 @jit
-def _step_write(bus: Bus, dma: _DMAState, memory: _MemoryState) -> bool:
+def _step_write(bus: Bus, dma: _DMA, memory: _Memory) -> bool:
     """One cycle of a store; True in its last."""
-    ask = dma.age[0] >= 1 and dma.ask_segments[0] > 0 and dma.outstanding[0] < OUTSTANDING
-    responds = memory.responses[0] > 0 and memory.response_age[0] > bus.latency_cycles
+    ask = dma.age >= 1 and dma.ask_segments > 0 and dma.outstanding < OUTSTANDING
+    responds = memory.responses > 0 and memory.response_age[0] > bus.latency_cycles
     takes = (
-        dma.beat_held[0] == 1
-        and memory.writes[0] > 0
+        dma.beat_held == 1
+        and memory.writes > 0
         and memory.write_age[0] >= 1
-        and memory.write_wait[0] == 0
+        and memory.write_wait == 0
     )
     if takes:
-        dma.beat_held[0] = 0
-        memory.write_wait[0] = bus.interval_cycles
+        dma.beat_held = 0
+        memory.write_wait = bus.interval_cycles
         memory.write_left[0] -= 1
         if memory.write_left[0] == 0:
-            _pop(memory.write_age, memory.write_left, memory.writes)
-            memory.response_age[memory.responses[0]] = 0
-            memory.responses[0] += 1
-    if dma.age[0] >= 2 and dma.segments[0] > 0 and dma.beat_held[0] == 0:
-        dma.beat_held[0] = _move_piece(bus, dma)
+            _shift(memory.write_age)
+            _shift(memory.write_left)
+            memory.writes -= 1
+            memory.response_age[memory.responses] = 0
+            memory.responses += 1
+    if dma.age >= 2 and dma.segments > 0 and dma.beat_held == 0:
+        dma.beat_held = _move_piece(bus, dma)
     if responds:
-        for i in range(memory.responses[0] - 1):
-            memory.response_age[i] = memory.response_age[i + 1]
-        memory.responses[0] -= 1
-        dma.outstanding[0] -= 1
+        _shift(memory.response_age)
+        memory.responses -= 1
+        dma.outstanding -= 1
     if ask:
-        _push(memory.write_age, memory.write_left, memory.writes, _next_burst(bus, dma))
-        dma.outstanding[0] += 1
-    return dma.outstanding[0] == 0 and dma.ask_segments[0] == 0
+        memory.write_age[memory.writes] = 0
+        memory.write_left[memory.writes] = _next_burst(bus, dma)
+        memory.writes += 1
+        dma.outstanding += 1
+    return dma.outstanding == 0 and dma.ask_segments == 0
 
 
 @jit
-def _step_memory(memory: _MemoryState) -> None:
+def _step_memory(memory: _Memory) -> None:
     """Let the memory's clocks tick."""
-    memory.read_age[: memory.reads[0]] += 1
-    memory.write_age[: memory.writes[0]] += 1
-    memory.response_age[: memory.responses[0]] += 1
-    memory.read_wait[0] = max(memory.read_wait[0] - 1, 0)
-    memory.write_wait[0] = max(memory.write_wait[0] - 1, 0)
+    for i in range(OUTSTANDING):  # beyond a queue's end nobody looks
+        memory.read_age[i] += 1
+        memory.write_age[i] += 1
+        memory.response_age[i] += 1
+    memory.read_wait = max(memory.read_wait - 1, 0)
+    memory.write_wait = max(memory.write_wait - 1, 0)
 
 
 @jit
-def _step_run(operations: Operations, times: Times, sequencer: _SequencerState, cycle: int) -> int:
+def _step_run(operations: Operations, times: Times, sequencer: _Sequencer, cycle: int) -> int:
     """One cycle of the engine's side (T5): IDLE, CONTROLLED or RUNNING."""
-    j = sequencer.runs_done[0]
-    if sequencer.run_left[0] > 0:
-        sequencer.run_left[0] -= 1
-        if sequencer.run_left[0] == 0:
+    j = sequencer.runs_done
+    if sequencer.run_left > 0:
+        sequencer.run_left -= 1
+        if sequencer.run_left == 0:
             times.done[j] = cycle
-            sequencer.runs_done[0] += 1
+            sequencer.runs_done += 1
         return RUNNING
-    if sequencer.starting[0]:
-        sequencer.starting[0] = 0
-        sequencer.run_left[0] = operations.run_cycles[j]
+    if sequencer.starting:
+        sequencer.starting = 0
+        sequencer.run_left = operations.run_cycles[j]
         return CONTROLLED
-    if sequencer.loaded[0] > j:
+    if sequencer.loaded > j:
         times.configure[j] = cycle
-        sequencer.starting[0] = 1
+        sequencer.starting = 1
         return CONTROLLED
     return IDLE
 
@@ -616,33 +620,33 @@ def _step_run(operations: Operations, times: Times, sequencer: _SequencerState, 
 def _step_operation(
     bus: Bus,
     operations: Operations,
-    sequencer: _SequencerState,
-    dma: _DMAState,
-    memory: _MemoryState,
+    sequencer: _Sequencer,
+    dma: _DMA,
+    memory: _Memory,
 ) -> bool:
     """One cycle of the operation that the DMA is in; True in its last."""
-    kind = sequencer.operation[0]
-    if not dma.active[0]:
-        j = sequencer.current[0]
+    kind = sequencer.operation
+    if not dma.active:
+        j = sequencer.current
         if kind == STORE:
             j -= 1
             if j < 0:
                 return True
-            if sequencer.runs_done[0] <= j:
+            if sequencer.runs_done <= j:
                 return False
         if not _begin(bus, operations, dma, j, kind):
             return True
     ended = _step_write(bus, dma, memory) if kind == STORE else _step_read(bus, dma, memory)
-    dma.age[0] += 1
+    dma.age += 1
     if ended:
-        dma.active[0] = 0
+        dma.active = 0
     return ended
 
 
 @jit
-def _next_operation(operations: Operations, sequencer: _SequencerState) -> None:
+def _next_operation(operations: Operations, sequencer: _Sequencer) -> None:
     """Move on to the operation that follows (T4)."""
-    j, kind = sequencer.current[0], sequencer.operation[0]
+    j, kind = sequencer.current, sequencer.operation
     order = operations.order[j]
     following = kind + 1
     if kind == STORE:
@@ -651,37 +655,27 @@ def _next_operation(operations: Operations, sequencer: _SequencerState) -> None:
         following = (STORE, DESCRIPTOR, DESCRIPTOR)[order]
     elif (order == 1 and kind == WEIGHTS) or (order == 2 and kind == DESCRIPTOR):
         following = STORE
-    sequencer.operation[0] = following
+    sequencer.operation = following
     if following == DESCRIPTOR:
-        sequencer.current[0] += 1
-        if sequencer.current[0] == operations.layer.size:
-            sequencer.operation[0] = STORE
+        sequencer.current += 1
+        if sequencer.current == operations.layer.size:
+            sequencer.operation = STORE
 
 
 @jit
 def step_schedule(bus: Bus, operations: Operations, times: Times) -> None:
     """Fill `times` (zeros) cycle by cycle."""
     passes = operations.layer.size
-    memory = _MemoryState(
-        _queue(), _queue(), _register(), _register(),
-        _queue(), _queue(), _register(), _register(),
-        _queue(), _register(),
-    )  # fmt: skip
-    dma = _DMAState(
-        _register(), _register(), _register(), _register(), _register(), _register(), _register(),
-        _register(), _register(), _register(), _register(), _register(), _register(), _register(),
-        _register(), _register(), _register(), _register(), _register(), _register(),
-    )  # fmt: skip
-    sequencer = _SequencerState(
-        _register(), _register(), _register(), _register(), _register(), _register(), _register(),
-    )  # fmt: skip
+    memory = np.zeros(1, dtype=MEMORY_REGISTERS)[0]
+    dma = np.zeros(1, dtype=DMA_REGISTERS)[0]
+    sequencer = np.zeros(1, dtype=SEQUENCER_REGISTERS)[0]
     cycle = 0
     begins = True
-    while sequencer.stored[0] < passes:
+    while sequencer.stored < passes:
         cycle += 1
-        j, kind = sequencer.current[0], sequencer.operation[0]
+        j, kind = sequencer.current, sequencer.operation
         moved = j - 1 if kind == STORE else j
-        layer = operations.layer[sequencer.stored[0]]
+        layer = operations.layer[sequencer.stored]
         if begins and moved >= 0:
             times.start[moved, kind] = cycle
         begins = _step_operation(bus, operations, sequencer, dma, memory)
@@ -696,9 +690,9 @@ def step_schedule(bus: Bus, operations: Operations, times: Times) -> None:
             if moved >= 0:
                 times.end[moved, kind] = cycle
             if kind == STORE and moved >= 0:
-                sequencer.stored[0] += 1
+                sequencer.stored += 1
                 times.layer_end[layer] = cycle
             if kind == SECOND:
-                sequencer.loaded[0] += 1
-            if sequencer.stored[0] < passes:
+                sequencer.loaded += 1
+            if sequencer.stored < passes:
                 _next_operation(operations, sequencer)

@@ -14,6 +14,17 @@ from simulator import transfer_kernels as kernels
 from simulator.hardware import Hardware
 from simulator.transfer_kernels import Bus, Operations
 
+__all__ = [
+    "OPERATIONS",
+    "TRANSFER_CAUSES",
+    "Bus",
+    "Operations",
+    "Schedule",
+    "bus_of",
+    "schedule",
+    "step_schedule",
+]
+
 IntArray = NDArray[np.int64]
 
 OPERATIONS = ("descriptor", "weights", "activations", "second", "store")
