@@ -20,6 +20,7 @@ from golden.errors import InputError, NapierError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from golden.ranges import ActivationRange
     from rtl_models.engine import Simulator
 
 Progress = Callable[[int, int, str], None]
@@ -139,6 +140,61 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
         with replacing(path) as file:
             np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
         click.echo(f"{path}: {array.dtype} {array.shape}")
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option(
+    "--activation-range",
+    type=click.Choice(["datatype", "clamp", "calibrated"]),
+    default="clamp",
+    show_default=True,
+    help="What activations can be.",
+)
+@click.option("--input", "inputs", multiple=True, metavar="X.npy", help="Samples to observe.")
+@click.option("--hardware", metavar="H", help="Preset or TOML that the layers must fit.")
+@click.option(
+    "--weights", default="as-is", show_default=True, metavar="as-is|nhot:N|ternary",
+    help="Project the weights first.",
+)  # fmt: skip
+@click.option("--witness", "witness_folder", metavar="DIR", help="Write worst-case inputs there.")
+@click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
+def widths(
+    model: str | None,
+    activation_range: ActivationRange,
+    inputs: tuple[str, ...],
+    hardware: str | None,
+    weights: str,
+    witness_folder: str | None,
+    json_path: str | None,
+) -> None:
+    """Accumulator widths that are safe for MODEL, proved from its weights.
+
+    datatype: activations hold any code of their element type. clamp: any code that the producing
+    layer can emit. Both are proofs. calibrated: codes seen on --input; not a proof.
+    """
+    from napier.loading import load_model, load_samples
+    from napier.output import check_outputs, write_text
+    from napier.widths import widths_document, widths_table
+    from simulator.hardware import load_hardware
+    from simulator.projection import project_weights
+
+    check_outputs((json_path,), inputs)
+    network = project_weights(load_model(model), weights)
+    machine = None if hardware is None else load_hardware(hardware)
+    samples = load_samples(network, inputs) if inputs else None
+    with progress_bar() as progress:
+        document = widths_document(
+            network, activation_range, samples, machine, witness_folder, progress
+        )
+    document["model"]["weights"] = weights
+    text = json.dumps(document, indent=1) + "\n"
+    if json_path == "-":
+        click.echo(text, nl=False)
+        return
+    console().print(widths_table(document))
+    if json_path:
+        write_text(json_path, text)
 
 
 @cli.command()
