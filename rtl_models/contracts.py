@@ -127,7 +127,7 @@ def contract_parameters(contract: str, hardware: Hardware) -> dict[str, int]:
     if contract == "requantizer":
         return {
             "LANES": hardware.post.lanes,
-            "ACC_W": hardware.result_bits,
+            "ACC_W": hardware.post_bits,
             "POST_W": hardware.post_bits,
             "OUT_W": hardware.array.activation_bits,
         }

@@ -93,7 +93,8 @@ def _count_bits(parameters: dict[str, int]) -> int:
 
 
 def _results_bits(parameters: dict[str, int]) -> int:
-    return _clog2(parameters["COLS"] * (parameters["ROWS"] // parameters["LANES"]) + 1)
+    columns = max(parameters["COLS"], parameters["FEED"])
+    return _clog2(columns * (parameters["ROWS"] // parameters["LANES"]) + 1)
 
 
 def _rot_bits(parameters: dict[str, int]) -> int:
@@ -175,7 +176,7 @@ FIELDS = (
     Field("post_valid", _bits(1), lambda e: e.registers.drain.post_valid),
     Field(
         "post_result",
-        _result_bits,
+        _parameter("POST_W"),
         lambda e: e.registers.drain.post_value[0],
         valid=lambda e: e.registers.drain.post_valid[0],
     ),

@@ -124,7 +124,7 @@ def test_faults_are_found_and_the_first_wrong_signal_is_named(work, fault):
 
 def test_a_wrong_code_is_found(work):
     # 5 / 2 = 2.5 goes to the even 2; with ties up it would be 3.
-    files = patched(work / "ties", "requantizer", "cfg_rounding == SHIFT_HALF_EVEN && !odd", "1'b0")
+    files = patched(work / "ties", "rescaler", "cfg_rounding == SHIFT_HALF_EVEN && !odd", "1'b0")
     layer, x = layer_of([[1]], shift=-1), np.array([[5]], np.int8)
     assert verify_layer(layer, MACHINE, x, workdir=work).passed
     difference = verify_layer(layer, MACHINE, x, workdir=work, sources=files).difference
@@ -148,7 +148,7 @@ def test_an_engine_that_never_ends_is_found(work):
 def test_unknown_values_are_found(work):
     # Parameters that are never read stay unknown, and so do the codes made with them.
     files = patched(
-        work / "unread", "drain", "assign param_read = reading_q", "assign param_read = 0"
+        work / "unread", "post_processor", "assign param_read = read", "assign param_read = 0"
     )
     difference = verify_layer(
         layer_of([[1]]), MACHINE, np.array([[5]], np.int8), workdir=work, sources=files

@@ -1,19 +1,18 @@
 `default_nettype none
 
-// Reads a tile's results from the shadow registers, requantizes them and writes the codes.
+// Reads a tile's results from the shadow registers and sends them to the post-processor.
 //
 // A fire in cycle t makes its N results ready in cycles t+3 .. t+2+N, column by column and within a
 // column groups of LANES rows from row 0; N = columns of the tile * ROWS / LANES (rule D2). The
 // next fire is N cycles later at the earliest (`handoff_ready`, rule D1). A result read in cycle u
-// is written in cycle u+4 (rule D3). Rows without a pixel write nothing and count nothing (D4).
+// is written in cycle u+4, later in mode add (rules D3, V3). Rows without a pixel write nothing and count nothing (D4).
 //
 //   port          meaning
 //   fire          a tile ends in this cycle and its results are to be drained
 //   fire_results  N of that tile
-//   param_word    parameter memory's output: {bias[POST_W], multiplier[32], shift[8]} (rule M5)
-//   out_write     bit r*FEED+f: bank r writes lane f at out_addr
-//   out_data      bank r writes code r mod LANES, at [(r mod LANES)*CODE_W]
+//   result_col    column of the array, or lane of the vector unit, that is read
 //   finished      the last write of the run is in this cycle
+//   others        see post_processor
 //
 // model: simulator.stepped; rules D1 to D4.
 module drain #(
@@ -22,8 +21,9 @@ module drain #(
     parameter integer FEED         = 1,
     parameter integer LANES        = 1,   // requantizers, a divisor of ROWS
     parameter integer CODE_W       = 8,   // output codes
-    parameter integer RESULT_W     = 32,
+    parameter integer RESULT_W     = 32,  // POST_W where VECTOR is 1
     parameter integer EVENTS_W     = 16,
+    parameter integer VECTOR       = 0,
     parameter integer POST_W       = 32,  // accumulator plus bias
     parameter integer PARAM_ADDR_W = 10,
     parameter integer OUT_ADDR_W   = 10,
@@ -50,6 +50,13 @@ module drain #(
     input wire signed [        CODE_W:0] cfg_output_zero_point,
     input wire signed [        CODE_W:0] cfg_minimum,
     input wire signed [        CODE_W:0] cfg_maximum,
+    input wire        [             2:0] cfg_mode,
+    input wire signed [      CODE_W+1:0] cfg_second_offset,
+    input wire        [             4:0] cfg_left_shift,
+    input wire signed [            31:0] cfg_first_multiplier,
+    input wire signed [             7:0] cfg_first_shift,
+    input wire signed [            31:0] cfg_second_multiplier,
+    input wire signed [             7:0] cfg_second_shift,
 
     // control
     input  wire                 begin_run,
@@ -162,9 +169,6 @@ module drain #(
   logic [OUT_ADDR_W-1:0] tile_base_q;
   wire [PARAM_ADDR_W-1:0] following = channel_q + 1'b1;
 
-  assign param_read = reading_q;
-  assign param_addr = cfg_parameter_base + (cfg_shared_parameter ? '0 : channel_q);
-
   always_ff @(posedge clk) begin
     if (begin_run) begin
       channel_q       <= cfg_first_channel;
@@ -199,101 +203,64 @@ module drain #(
     end
   end
 
-  logic [31:0] events_sum, outputs_sum;
-  logic [31:0] overflow_events_q, overflow_outputs_q;
-
-  always_comb begin
-    events_sum  = '0;
-    outputs_sum = '0;
-    for (int i = 0; i < LANES; i++) begin
-      if (group_exists[i]) begin
-        events_sum  = events_sum + 32'(group_events[i*EVENTS_W+:EVENTS_W]);
-        outputs_sum = outputs_sum + 32'(group_overflow[i]);
-      end
-    end
-  end
-
-  always_ff @(posedge clk) begin
-    if (rst || flush) begin
-      overflow_events_q  <= '0;
-      overflow_outputs_q <= '0;
-    end else if (reading_q) begin
-      overflow_events_q  <= overflow_events_q + events_sum;
-      overflow_outputs_q <= overflow_outputs_q + outputs_sum;
-    end
-  end
-
-  assign overflow_events  = overflow_events_q;
-  assign overflow_outputs = overflow_outputs_q;
-
-  // D3: requantization, and beside it where the codes go
-  localparam integer PLACE_W = 1 + LANES + GROUP_W + LANE_W + OUT_ADDR_W;
-
-  logic accs_valid_q;
-  logic [LANES*RESULT_W-1:0] accs_q;
-  logic [PLACE_W-1:0] place_q, place_q2, place_q3, place_q4;
-  wire run_end = tile_end && pixel_last && channel_last;
-  wire [LANE_W-1:0] lane = LANE_W'(channel_q & LANE_MASK);
-  wire [CHANNEL_W-1:0] channel = CHANNEL_W'(channel_q);
-  wire [OUT_ADDR_W-1:0] word_addr = tile_base_q + OUT_ADDR_W'(channel >> LANE_LOG);
-
-  always_ff @(posedge clk) begin
-    if (rst || flush) accs_valid_q <= 1'b0;
-    else accs_valid_q <= reading_q;
-    accs_q   <= group_result;
-    place_q  <= {run_end, group_exists, group_q, lane, word_addr};
-    place_q2 <= place_q;
-    place_q3 <= place_q2;
-    place_q4 <= place_q3;
-  end
-
-  wire signed [POST_W-1:0] bias;
-  wire signed [31:0] multiplier;
-  wire signed [7:0] shift;
-  assign {bias, multiplier, shift} = param_word;
-
-  wire unused_ready;  // nothing stalls the pipeline
-  wire codes_valid;
-
-  requantizer #(
-      .LANES (LANES),
-      .ACC_W (RESULT_W),
-      .POST_W(POST_W),
-      .OUT_W (CODE_W)
-  ) u_requantizer (
-      .clk           (clk),
-      .rst           (rst || flush),
-      .cfg_rounding  (cfg_rounding),
-      .cfg_zero_point(cfg_output_zero_point),
-      .cfg_minimum   (cfg_minimum),
-      .cfg_maximum   (cfg_maximum),
-      .in_valid      (accs_valid_q),
-      .in_ready      (unused_ready),
-      .in_acc        (accs_q),
-      .in_bias       (bias),
-      .in_multiplier (multiplier),
-      .in_shift      (shift),
-      .out_valid     (codes_valid),
-      .out_ready     (1'b1),
-      .out_code      (out_data)
+  overflow_counters #(
+      .LANES   (LANES),
+      .EVENTS_W(EVENTS_W)
+  ) u_overflow (
+      .clk        (clk),
+      .rst        (rst),
+      .flush      (flush),
+      .read       (reading_q),
+      .in_exists  (group_exists),
+      .in_overflow(group_overflow),
+      .in_events  (group_events),
+      .events     (overflow_events),
+      .outputs    (overflow_outputs)
   );
 
-  wire write_end;
-  wire [LANES-1:0] write_rows;
-  wire [GROUP_W-1:0] write_group;
-  wire [LANE_W-1:0] write_lane;
-  assign {write_end, write_rows, write_group, write_lane, out_addr} = place_q4;
-  assign finished = codes_valid && write_end;
+  wire [CHANNEL_W-1:0] channel = CHANNEL_W'(channel_q);
 
-  genvar row, f;
-  generate
-    for (row = 0; row < ROWS; row = row + 1) begin : g_row
-      for (f = 0; f < FEED; f = f + 1) begin : g_lane
-        assign out_write[row*FEED+f] = codes_valid && write_rows[row%LANES] &&
-            write_group == GROUP_W'(row / LANES) && write_lane == LANE_W'(f);
-      end
-    end
-  endgenerate
+  post_processor #(
+      .ROWS        (ROWS),
+      .FEED        (FEED),
+      .LANES       (LANES),
+      .CODE_W      (CODE_W),
+      .RESULT_W    (RESULT_W),
+      .POST_W      (POST_W),
+      .VECTOR      (VECTOR),
+      .PARAM_ADDR_W(PARAM_ADDR_W),
+      .OUT_ADDR_W  (OUT_ADDR_W)
+  ) u_post (
+      .clk                  (clk),
+      .rst                  (rst),
+      .flush                (flush),
+      .cfg_mode             (cfg_mode),
+      .cfg_rounding         (cfg_rounding),
+      .cfg_output_zero_point(cfg_output_zero_point),
+      .cfg_minimum          (cfg_minimum),
+      .cfg_maximum          (cfg_maximum),
+      .cfg_second_offset    (cfg_second_offset),
+      .cfg_left_shift       (cfg_left_shift),
+      .cfg_first_multiplier (cfg_first_multiplier),
+      .cfg_first_shift      (cfg_first_shift),
+      .cfg_second_multiplier(cfg_second_multiplier),
+      .cfg_second_shift     (cfg_second_shift),
+      .in_read              (reading_q),
+      .in_end               (tile_end && pixel_last && channel_last),
+      .in_exists            (group_exists),
+      .in_group             (group_q),
+      .in_lane              (LANE_W'(channel_q & LANE_MASK)),
+      .in_addr              (tile_base_q + OUT_ADDR_W'(channel >> LANE_LOG)),
+      .in_param             (cfg_parameter_base + (cfg_shared_parameter ? '0 : channel_q)),
+      .in_result            (group_result),
+      .param_read           (param_read),
+      .param_addr           (param_addr),
+      .param_word           (param_word),
+      .out_write            (out_write),
+      .out_addr             (out_addr),
+      .out_data             (out_data),
+      .finished             (finished)
+  );
 endmodule
 
 `default_nettype wire

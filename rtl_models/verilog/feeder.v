@@ -19,6 +19,7 @@
 //   act_read       all activation banks: read enable; act_addr bank b at [b*ACT_ADDR_W]
 //   act_code       outputs of the banks: lane f of bank b at [(b*FEED+f)*CODE_W]
 //   data           operands: lane f of row r at [(r*FEED+f)*(CODE_W+1)]
+//   mask           bit r: row r is fed codes, not zeros (F4); last: the word is the last of its tile
 //
 // model: simulator.stepped; rules F1 to F5.
 module feeder #(
@@ -70,10 +71,12 @@ module feeder #(
     output wire [ ROWS*ACT_ADDR_W-1:0] act_addr,
     input  wire [ROWS*FEED*CODE_W-1:0] act_code,
 
-    // operands for the window
+    // operands for the window or the vector unit
     output wire                            valid,
     input  wire                            ready,
-    output wire [ROWS*FEED*(CODE_W+1)-1:0] data
+    output wire [ROWS*FEED*(CODE_W+1)-1:0] data,
+    output wire [                ROWS-1:0] mask,
+    output wire                            last
 );
   localparam integer BANK_W = FEED * CODE_W;
 
@@ -154,8 +157,16 @@ module feeder #(
   wire signed [COORD_W-1:0] dy = {{COORD_W - TAP_W{1'b0}}, word_dy};
   wire signed [COORD_W-1:0] dx = {{COORD_W - TAP_W{1'b0}}, word_dx};
   logic [ROT_W-1:0] rot_q;
+  logic last_q;
 
-  always_ff @(posedge clk) if (act_read) rot_q <= word_rot;
+  assign last = last_q;
+
+  always_ff @(posedge clk) begin
+    if (act_read) begin
+      rot_q  <= word_rot;
+      last_q <= word_last;
+    end
+  end
 
   wire [ROWS-1:0] wraps = ~({ROWS{1'b1}} << word_rot);  // banks below rot: the line is one further
 
@@ -178,6 +189,7 @@ module feeder #(
       wire signed [COORD_W-1:0] x = $signed(pixel_x[row*COORD_W+:COORD_W]) + dx;
       logic mask_q;
 
+      assign mask[row] = mask_q;
       assign act_addr[row*ACT_ADDR_W+:ACT_ADDR_W] = wraps[row] ? next_line_addr : bank_addr;
 
       always_ff @(posedge clk) begin

@@ -166,7 +166,8 @@ module layer_engine #(
     output wire [31:0] overflow_events,
     output wire [31:0] overflow_outputs
 );
-  localparam integer RESULT_W = SPILL > 0 ? WIDE_BITS : ACC_BITS;
+  localparam integer ARRAY_RESULT_W = SPILL > 0 ? WIDE_BITS : ACC_BITS;
+  localparam integer RESULT_W = VECTOR != 0 ? POST_W : ARRAY_RESULT_W;
   localparam integer RESULT_COLS = COLS > FEED ? COLS : FEED;
   localparam integer RESULT_COL_W = RESULT_COLS > 1 ? $clog2(RESULT_COLS) : 1;
   localparam integer COL_W = COLS > 1 ? $clog2(COLS) : 1;
@@ -174,7 +175,12 @@ module layer_engine #(
 
   initial begin
     if (CODE_W != 8 && CODE_W != 16) $fatal(1, "CODE_W=%0d must be 8 or 16", CODE_W);
-    if (RESULT_W > POST_W) $fatal(1, "results of %0d bits exceed POST_W=%0d", RESULT_W, POST_W);
+    if (ARRAY_RESULT_W > POST_W) begin
+      $fatal(1, "results of %0d bits exceed POST_W=%0d", ARRAY_RESULT_W, POST_W);
+    end
+    if (TAP_W > 15 || 2 * TAP_W + CODE_W >= POST_W) begin
+      $fatal(1, "sums of 2^%0d taps exceed POST_W=%0d", 2 * TAP_W, POST_W);
+    end
     if (COORD_W <= TAP_W) $fatal(1, "COORD_W=%0d must exceed TAP_W=%0d", COORD_W, TAP_W);
   end
 
@@ -183,6 +189,7 @@ module layer_engine #(
   logic [1:0] fill_q;  // 1..3 in cycles 1..3, then 0
   wire accept = start && !busy_q;
   wire fire, fire_last, finished;
+  wire vector;  // the run is one of the vector unit
 
   assign busy = busy_q;
   assign done = done_q;
@@ -206,28 +213,21 @@ module layer_engine #(
 
   // E5: counters
   wire issue_any, all_done;
-  logic [31:0] compute_q, fill_count_q, stall_feed_q, drain_q;
-  wire filling = fill_q != '0;
 
-  always_ff @(posedge clk) begin
-    if (rst || accept) begin
-      compute_q    <= '0;
-      fill_count_q <= '0;
-      stall_feed_q <= '0;
-      drain_q      <= '0;
-    end else if (busy_q) begin
-      if (filling) fill_count_q <= fill_count_q + 1'b1;
-      else if (issue_any) compute_q <= compute_q + 1'b1;
-      else if (ended_q || all_done) drain_q <= drain_q + 1'b1;
-      else stall_feed_q <= stall_feed_q + 1'b1;
-    end
-  end
-
-  assign compute_cycles    = compute_q;
-  assign fill_cycles       = fill_count_q;
-  assign stall_feed_cycles = stall_feed_q;
-  assign drain_cycles      = drain_q;
-  assign cycles            = compute_q + fill_count_q + stall_feed_q + drain_q;
+  run_counters u_counters (
+      .clk              (clk),
+      .rst              (rst),
+      .flush            (accept),
+      .busy             (busy_q),
+      .filling          (fill_q != '0),
+      .issue_any        (issue_any),
+      .ended            (ended_q || all_done),
+      .cycles           (cycles),
+      .compute_cycles   (compute_cycles),
+      .fill_cycles      (fill_cycles),
+      .stall_feed_cycles(stall_feed_cycles),
+      .drain_cycles     (drain_cycles)
+  );
 
   // The tile being computed
   wire pixel_last, channel_last;
@@ -248,6 +248,8 @@ module layer_engine #(
   // Feeder and the coordinates of the tile that it feeds
   wire feed_valid, feed_ready;
   wire [ROWS*FEED*X_W-1:0] feed_data;
+  wire [ROWS-1:0] feed_mask;
+  wire feed_last;
   wire [ROWS*COORD_W-1:0] feed_y, feed_x;
   wire [ROWS-1:0] feed_exists;
   wire feed_load, feed_advance;
@@ -310,7 +312,9 @@ module layer_engine #(
       .act_code           (act_code),
       .valid              (feed_valid),
       .ready              (feed_ready),
-      .data               (feed_data)
+      .data               (feed_data),
+      .mask               (feed_mask),
+      .last               (feed_last)
   );
 
   // Entry streams
@@ -327,7 +331,7 @@ module layer_engine #(
           .rst        (rst),
           .flush      (accept),
           .cfg_base   (cfg_stream_base),
-          .begin_run  (begin_q),
+          .begin_run  (begin_q && !vector),
           .pixel_last (pixel_last),
           .run_last   (pixel_last && channel_last),
           .read       (stream_read[c]),
@@ -342,9 +346,10 @@ module layer_engine #(
   // Array
   wire handoff_ready;
   wire [RESULT_COL_W-1:0] result_col;
-  wire [ROWS*RESULT_W-1:0] result;
-  wire [ROWS-1:0] result_overflow;
-  wire [ROWS*EVENTS_W-1:0] result_events;
+  wire array_ready, array_fire, array_issue, array_done;
+  wire [ROWS*ARRAY_RESULT_W-1:0] array_result;
+  wire [ROWS-1:0] array_overflow;
+  wire [ROWS*EVENTS_W-1:0] array_events;
 
   napier_array #(
       .ROWS     (ROWS),
@@ -366,25 +371,85 @@ module layer_engine #(
       .clk            (clk),
       .rst            (rst),
       .flush          (accept),
-      .feed_valid     (feed_valid),
-      .feed_ready     (feed_ready),
+      .feed_valid     (feed_valid && !vector),
+      .feed_ready     (array_ready),
       .feed_data      (feed_data),
       .entry_valid    (entry_valid),
       .entry_ready    (entry_ready),
       .entry_data     (stream_entry),
       .handoff_ready  (handoff_ready),
       .drain_enable   (cfg_drain),
-      .fire           (fire),
-      .issue_any      (issue_any),
-      .all_done       (all_done),
+      .fire           (array_fire),
+      .issue_any      (array_issue),
+      .all_done       (array_done),
       .result_col     (COL_W'(result_col)),
-      .result         (result),
-      .result_overflow(result_overflow),
-      .result_events  (result_events)
+      .result         (array_result),
+      .result_overflow(array_overflow),
+      .result_events  (array_events)
   );
 
-  wire unused_vector = VECTOR != 0 && ^{cfg_mode, cfg_second_offset, cfg_left_shift,
-      cfg_first_multiplier, cfg_first_shift, cfg_second_multiplier, cfg_second_shift, result_col};
+  // Vector unit; of the two, the one that gets no words does nothing
+  wire unit_ready, unit_fire, unit_taken, unit_waiting;
+  wire [ROWS*RESULT_W-1:0] result;
+  wire [ROWS-1:0] result_overflow;
+  wire [ROWS*EVENTS_W-1:0] result_events;
+
+  assign feed_ready = vector ? unit_ready : array_ready;
+  assign fire       = array_fire || unit_fire;
+  assign issue_any  = array_issue || unit_taken;
+  assign all_done   = array_done || unit_waiting;
+
+  genvar r;
+  generate
+    if (VECTOR != 0) begin : g_vector
+      localparam integer UNIT_W = CODE_W + 1 + 2 * TAP_W > 2 * X_W ?
+          CODE_W + 1 + 2 * TAP_W : 2 * X_W;
+      wire [ROWS*UNIT_W-1:0] unit_result;
+
+      vector_unit #(
+          .ROWS  (ROWS),
+          .FEED  (FEED),
+          .CODE_W(CODE_W),
+          .TAP_W (TAP_W)
+      ) u_unit (
+          .clk          (clk),
+          .rst          (rst),
+          .flush        (accept),
+          .cfg_mode     (cfg_mode),
+          .feed_valid   (feed_valid && vector),
+          .feed_ready   (unit_ready),
+          .feed_data    (feed_data),
+          .feed_mask    (feed_mask),
+          .feed_last    (feed_last),
+          .handoff_ready(handoff_ready),
+          .drain_enable (cfg_drain),
+          .fire         (unit_fire),
+          .taken        (unit_taken),
+          .waiting      (unit_waiting),
+          .result_lane  (LANE_W'(result_col)),
+          .result       (unit_result)
+      );
+
+      assign vector          = cfg_mode != '0;
+      assign result_overflow = vector ? '0 : array_overflow;
+      assign result_events   = vector ? '0 : array_events;
+
+      for (r = 0; r < ROWS; r = r + 1) begin : g_row
+        wire signed [UNIT_W-1:0] unit_value = unit_result[r*UNIT_W+:UNIT_W];
+        wire signed [ARRAY_RESULT_W-1:0] array_value =
+            array_result[r*ARRAY_RESULT_W+:ARRAY_RESULT_W];
+        assign result[r*POST_W+:POST_W] = vector ?
+            {{POST_W - UNIT_W{unit_value[UNIT_W-1]}}, unit_value} :
+            {{POST_W - ARRAY_RESULT_W + 1{array_value[ARRAY_RESULT_W-1]}},
+             array_value[ARRAY_RESULT_W-2:0]};
+      end
+    end else begin : g_array_only
+      wire unused = ^{feed_mask, feed_last, result_col};
+      assign vector = 1'b0;
+      assign {unit_ready, unit_fire, unit_taken, unit_waiting} = '0;
+      assign {result, result_overflow, result_events} = {array_result, array_overflow, array_events};
+    end
+  endgenerate
 
   // Drain and the rows of the tile that it drains
   wire [ROWS*COORD_W-1:0] unused_y, unused_x;
@@ -420,6 +485,7 @@ module layer_engine #(
       .CODE_W      (CODE_W),
       .RESULT_W    (RESULT_W),
       .EVENTS_W    (EVENTS_W),
+      .VECTOR      (VECTOR),
       .POST_W      (POST_W),
       .PARAM_ADDR_W(PARAM_ADDR_W),
       .OUT_ADDR_W  (OUT_ADDR_W),
@@ -441,6 +507,13 @@ module layer_engine #(
       .cfg_output_zero_point(cfg_output_zero_point),
       .cfg_minimum          (cfg_minimum),
       .cfg_maximum          (cfg_maximum),
+      .cfg_mode             (cfg_mode),
+      .cfg_second_offset    (cfg_second_offset),
+      .cfg_left_shift       (cfg_left_shift),
+      .cfg_first_multiplier (cfg_first_multiplier),
+      .cfg_first_shift      (cfg_first_shift),
+      .cfg_second_multiplier(cfg_second_multiplier),
+      .cfg_second_shift     (cfg_second_shift),
       .begin_run            (begin_q),
       .fire                 (fire && cfg_drain),
       .fire_results         (channel_last ? cfg_results_last : cfg_results),

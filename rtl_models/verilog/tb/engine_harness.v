@@ -327,9 +327,9 @@ module engine_harness #(
       $fwrite(trace, " %h %h %h", t_result, t_result_overflow, t_result_events);
       $fwrite(trace, " %h %h %h", u_engine.u_drain.handoff_count_q, u_engine.u_drain.reading_q,
               u_engine.u_drain.index_q);
-      $fwrite(trace, " %h %h %h", {u_engine.u_drain.codes_valid,
-              u_engine.u_drain.u_requantizer.valid_q2, u_engine.u_drain.u_requantizer.valid_q,
-              u_engine.u_drain.accs_valid_q}, u_engine.u_drain.accs_q, out_data);
+      $fwrite(trace, " %h %h %h", {u_engine.u_drain.u_post.codes_valid,
+              u_engine.u_drain.u_post.u_requantizer.valid_q2, u_engine.u_drain.u_post.u_requantizer.valid_q,
+              u_engine.u_drain.u_post.accs_valid_q}, u_engine.u_drain.u_post.accs_q, out_data);
       $fwrite(trace, " %h %h %h %h %h %h %h\n", fill_cycles, compute_cycles, drain_cycles,
               stall_feed_cycles, overflow_events, overflow_outputs, done);
     end
