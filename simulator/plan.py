@@ -24,7 +24,9 @@ deep), and whole output words (R x F codes for each word and pixel tile).
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
 from math import ceil, prod
 from typing import Any
 
@@ -32,9 +34,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.errors import HardwareError
-from golden.network import Conv2D, FullyConnected, Padding, WeightedLayer
-from simulator import kernels
+from golden.network import Conv2D, FullyConnected, Network, Padding, WeightedLayer
+from simulator import kernels, passes
+from simulator.cuts import ChannelTile as StepTile
+from simulator.cuts import Cut, Cutter, step_geometry
+from simulator.cuts import capacity as pass_capacity
 from simulator.hardware import Hardware
+from simulator.lowering import Layout, Lowered, Step, layout, lower
+from simulator.pass_table import PassTable, Places, Runs, blocks_of, operations, tabulate
+from simulator.transfers import bus_of, schedule
 
 Range = tuple[int, int]
 """First and one past the last."""
@@ -562,3 +570,402 @@ def _passes(
             )
             held_strip, held_weights = s, (g, chunk)
     return tuple(passes)
+
+
+# -- plans of steps and networks ------------------------------------------------------------------
+
+
+ALIGNMENT_BYTES = 4096
+"""Programs, weight blocks and tensors begin at multiples of this."""
+
+SHARES = (1, 2, 4, 8)
+"""Passes of at most one part in so many of the step are tried (rule T3)."""
+
+
+@dataclass(frozen=True)
+class WeightMemories:
+    """Depths of the weight memories, both halves included.
+
+    Parameters
+    ----------
+    feed_beats, stream_beats : int
+        Of the feed memory; of every column's stream memory.
+    parameter_words : int
+    """
+
+    feed_beats: int
+    stream_beats: int
+    parameter_words: int
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """A step of the array or of the vector unit, and its passes.
+
+    Parameters
+    ----------
+    step : Step
+    cut : Cut
+        Its groups, strips and `plane_lines` (lines of a phase plane in the banks, of all passes).
+    passes : tuple of Pass
+        In order.
+    """
+
+    step: Step
+    cut: Cut
+    passes: tuple[passes.Pass, ...]
+
+    @property
+    def tiles(self) -> tuple[StepTile, ...]:
+        """All channel tiles."""
+        return self.cut.tiles
+
+    @property
+    def plane_lines(self) -> int:
+        """Lines of a phase plane, which feed words are made with (rule M3)."""
+        return self.cut.plane_lines
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps that the accelerator does without the host.
+
+    Parameters
+    ----------
+    steps : tuple of StepPlan
+    descriptor_offset : int
+        Of the first descriptor.
+    """
+
+    steps: tuple[StepPlan, ...]
+    descriptor_offset: int
+
+    @property
+    def passes(self) -> tuple[passes.Pass, ...]:
+        """Passes of all steps in order."""
+        return tuple(each for step in self.steps for each in step.passes)
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """What runs where, and where everything lies in external memory.
+
+    Parameters
+    ----------
+    lowered : Lowered
+    hardware : Hardware
+    parts : tuple of Program or Step
+        In order; a step is the host's.
+    offsets : dict of int to int
+        First byte of every tensor that the accelerator reads or writes, reshaped ones included.
+    layouts : dict of int to Layout
+        Of the same tensors.
+    memories : WeightMemories
+    total_bytes : int
+        Size of the memory that everything takes.
+    """
+
+    lowered: Lowered
+    hardware: Hardware
+    parts: tuple[Program | Step, ...]
+    offsets: dict[int, int]
+    layouts: dict[int, Layout]
+    memories: WeightMemories
+    total_bytes: int
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """Programs in order."""
+        return tuple(part for part in self.parts if isinstance(part, Program))
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps in order."""
+        return self.lowered.steps
+
+
+def plan_network(network: Network, hardware: Hardware) -> NetworkPlan:
+    """Plan a network for the accelerator.
+
+    Parameters
+    ----------
+    network : Network
+        Of one inference (batch 1).
+    hardware : Hardware
+
+    Raises
+    ------
+    HardwareError
+        Where a buffer cannot hold the smallest pass, the PE cannot take a weight, or everything
+        together exceeds the 32 bits of offsets.
+    """
+    lowered = lower(network, hardware)
+    return _plan(lowered, hardware)
+
+
+def plan_step(step: Step, lowered: Lowered, hardware: Hardware) -> NetworkPlan:
+    """Plan a single step that runs alone: one program of one layer.
+
+    Parameters
+    ----------
+    step : Step
+        Of the array or of the vector unit.
+    lowered : Lowered
+        What `step` is part of.
+    hardware : Hardware
+    """
+    return _plan(replace(lowered, steps=(step,)), hardware)
+
+
+def choose_cut(step: Step, hardware: Hardware) -> Cut:
+    """Cut a step as rule T3 says: the fewest cycles of all cuts that move no more than the largest.
+
+    Raises
+    ------
+    HardwareError
+        Where a buffer cannot hold the smallest pass, or the passes are too many.
+    """
+    cutter = Cutter(step, hardware)
+    most = pass_capacity(hardware)
+    best = cutter.cut(most)
+    if hardware.halves == 1:
+        return best
+    runs = Runs(best, hardware)
+    fewest = cycles_alone(best, hardware, runs)
+    limit_bytes = best.moved_bytes
+    tried = {most}
+    seen = {(best.groups, best.strips)}
+    for weight_share, pixel_share in product(SHARES, SHARES):
+        limit = most.share(cutter.whole, weight_share, pixel_share)
+        if limit in tried:
+            continue
+        tried.add(limit)
+        try:
+            cut = cutter.cut(limit)
+        except HardwareError:  # so small a part holds no pass at all
+            continue
+        if cut.moved_bytes > limit_bytes or (cut.groups, cut.strips) in seen:
+            continue
+        seen.add((cut.groups, cut.strips))
+        cycles = cycles_alone(cut, hardware, runs)
+        if cycles < fewest:
+            best, fewest = cut, cycles
+    return best
+
+
+def cycles_alone(cut: Cut, hardware: Hardware, runs: Runs | None = None) -> int:
+    """Cycles of a program of one step (rules T4 to T10)."""
+    runs = Runs(cut, hardware) if runs is None else runs
+    blocks = np.array([block.beats * hardware.beat_bytes for block in blocks_of(cut)])
+    ends = np.cumsum(-(-blocks // ALIGNMENT_BYTES) * ALIGNMENT_BYTES).tolist()
+    # Where tensors lie does not matter: they all begin at multiples of 4096.
+    places = Places((0,) * cut.step.operands, 0, (0, *ends[:-1]))
+    table = tabulate(cut, hardware, places)
+    each = operations(table, cut, runs.cycles(table, cut), places, hardware)
+    return schedule(each, bus_of(hardware)).cycles
+
+
+def _plan(lowered: Lowered, hardware: Hardware) -> NetworkPlan:
+    cuts = {
+        index: choose_cut(step, hardware)
+        for index, step in enumerate(lowered.steps)
+        if step.unit != "host"
+    }
+    memory = _Memory()
+    spans = _spans(lowered.steps)
+    descriptors = [
+        memory.take(sum(cuts[i].passes for i in range(*span)) * hardware.descriptor_bytes)
+        for span in spans
+    ]
+    blocks = {
+        index: tuple(memory.take(block.beats * hardware.beat_bytes) for block in blocks_of(cut))
+        for index, cut in cuts.items()
+    }
+    offsets = _place_tensors(lowered, hardware, memory)
+    if memory.size_bytes > 1 << 32:
+        raise HardwareError(
+            f"network {lowered.network.name!r} takes {memory.size_bytes} bytes of external memory,"
+            f" but offsets have 32 bits; use a smaller network, or larger buffers for fewer passes"
+        )
+    memories = _weight_memories(cuts.values(), hardware)
+    programs = []
+    for span, offset in zip(spans, descriptors, strict=True):
+        builder = _PassBuilder(hardware, memories)
+        steps = []
+        for i in range(*span):
+            step = lowered.steps[i]
+            places = Places(
+                tuple(offsets[tensor] for tensor in step.inputs), offsets[step.output], blocks[i]
+            )
+            ends = i + 1 == span[1] or lowered.steps[i + 1].layer_index != step.layer_index
+            steps.append(StepPlan(step, cuts[i], builder.build(cuts[i], places, ends)))
+        programs.append(Program(tuple(steps), offset))
+    return NetworkPlan(
+        lowered=lowered,
+        hardware=hardware,
+        parts=_parts(lowered.steps, spans, programs),
+        offsets=offsets,
+        layouts={i: layout(lowered.network.tensors[i].shape) for i in offsets},
+        memories=memories,
+        total_bytes=memory.size_bytes,
+    )
+
+
+def _spans(steps: tuple[Step, ...]) -> list[Range]:
+    """List the runs of steps between those of the host."""
+    hosts = [-1, *(i for i, step in enumerate(steps) if step.unit == "host"), len(steps)]
+    return [(a + 1, b) for a, b in pairwise(hosts) if b > a + 1]
+
+
+def _parts(
+    steps: tuple[Step, ...], spans: list[Range], programs: list[Program]
+) -> tuple[Program | Step, ...]:
+    first = {span[0]: program for span, program in zip(spans, programs, strict=True)}
+    return tuple(
+        first.get(i, step) for i, step in enumerate(steps) if i in first or step.unit == "host"
+    )
+
+
+class _Memory:
+    """Takes aligned stretches of external memory one after the other."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+
+    def take(self, size_bytes: int) -> int:
+        offset = self.size_bytes
+        self.size_bytes += -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        return offset
+
+
+def _place_tensors(lowered: Lowered, hardware: Hardware, memory: _Memory) -> dict[int, int]:
+    """Place inputs, constants, intermediates and outputs: those that the units touch."""
+    network, storage = lowered.network, lowered.storage
+    steps = [step for step in lowered.steps if step.unit != "host"]
+    touched = {storage[i] for step in steps for i in (*step.inputs, step.output)}
+    first = [*network.inputs, *(constant.tensor for constant in network.constants)]
+    last = {storage[i] for i in network.outputs if i in storage} - set(first)
+    middle = sorted(touched - set(first) - last)
+    offsets = {}
+    for i in (*first, *middle, *sorted(last)):
+        if i in touched:
+            words = layout(network.tensors[i].shape).words(hardware.array.feed)
+            offsets[i] = memory.take(words * hardware.word_bytes)
+    return {i: offsets[root] for i, root in sorted(storage.items()) if root in offsets}
+
+
+def _weight_memories(cuts: Iterable[Cut], hardware: Hardware) -> WeightMemories:
+    """Depths that hold the largest block, twice where the halves alternate."""
+    blocks = [block for cut in cuts for block in blocks_of(cut)]
+    parameter_beats = max((block.parameter_beats for block in blocks), default=0)
+    stream_beats = (beats for block in blocks for beats in block.stream_beats)
+    return WeightMemories(
+        feed_beats=hardware.halves * max((block.feed_beats for block in blocks), default=0),
+        stream_beats=hardware.halves * max(stream_beats, default=0),
+        parameter_words=hardware.halves * parameter_beats // hardware.parameter_beats,
+    )
+
+
+class _PassBuilder:
+    """Makes the passes of a program's steps; halves alternate at every load and store (rule T1)."""
+
+    def __init__(self, hardware: Hardware, memories: WeightMemories) -> None:
+        self.hardware = hardware
+        halves = hardware.halves
+        self.feed_half = memories.feed_beats // halves
+        self.stream_half = memories.stream_beats // halves
+        self.parameter_half = memories.parameter_words // halves
+        self.activation_half = hardware.bank_words // halves
+        self.output_half = hardware.output_bank_words // halves
+        self.loaded = {"weights": 0, "activations": 0, "outputs": 0}  # halves filled so far
+
+    def build(self, cut: Cut, places: Places, layer_end: bool) -> tuple[passes.Pass, ...]:
+        """Make the passes of the next step; `layer_end` tells whether its layer ends with it."""
+        table = tabulate(cut, self.hardware, places)
+        blocks = blocks_of(cut)
+        weights = self._halves("weights", table.load_weights)
+        activations = self._halves("activations", table.load_activations)
+        outputs = self._halves("outputs", table.drain, ahead=True)
+        count = table.strip.size
+        found = []
+        columns = zip(*(column.tolist() for column in table), strict=True)
+        rows: Iterator[Any] = map(PassTable._make, columns)  # of integers now
+        for j, row in enumerate(rows):
+            block, group, strip = blocks[row.block], cut.groups[row.group], cut.strips[row.strip]
+            load = self._load(cut, row, activations[j], places)
+            output_base = outputs[j] * self.output_half
+            found.append(
+                passes.Pass(
+                    pixel_tiles=(row.first_tile, row.last_tile),
+                    channel_tiles=group.tiles,
+                    words=group.chunks[row.chunk] if group.chunks else None,
+                    planes=group.planes,
+                    drain=row.drain,
+                    order=(2 if self.hardware.halves == 1 else int(j == 0)),
+                    layer_end=layer_end and j == count - 1,
+                    activation_base=load.base
+                    + (row.first_tile - strip.first_line) * group.in_words,
+                    output_base=output_base,
+                    weights=passes.WeightBlock(
+                        offset=row.block_offset,
+                        feed_beats=block.feed_beats,
+                        parameter_beats=block.parameter_beats,
+                        stream_beats=block.stream_beats,
+                        load_feed=weights[j] * self.feed_half,
+                        load_parameters=weights[j] * self.parameter_half,
+                        load_streams=weights[j] * self.stream_half,
+                    ),
+                    load_weights=row.load_weights,
+                    load=load,
+                    load_activations=row.load_activations,
+                    store=self._store(cut, row, output_base),
+                )
+            )
+        return tuple(found)
+
+    def _halves(self, buffer: str, filled: NDArray[np.bool_], ahead: bool = False) -> list[int]:
+        """Half that each pass uses; the next one where `filled`, or, `ahead`, after it."""
+        number = self.loaded[buffer] + np.cumsum(filled)
+        self.loaded[buffer] = int(number[-1])
+        if ahead:
+            number = number - filled + 1
+        halves: list[int] = ((number - 1) % self.hardware.halves).tolist()
+        return halves
+
+    def _load(self, cut: Cut, row: Any, half: int, places: Places) -> passes.Load:
+        step, geometry = cut.step, step_geometry(cut.step)
+        strip, in_words = cut.strips[row.strip], cut.groups[row.group].in_words
+        base, phase_words = half * self.activation_half, cut.plane_lines * in_words
+        pair = step.operands == 2
+        return passes.Load(
+            offset=row.load_offset,
+            segments=row.load_segments,
+            words=row.load_words,
+            stride_bytes=geometry.height * geometry.width * self.hardware.word_bytes,
+            base=base,
+            row_words=geometry.width,
+            rows=strip.rows,
+            bank=strip.bank,
+            phase_y=strip.phase_y,
+            phase_words=phase_words,
+            second_offset=row.load_offset + places.inputs[1] - places.inputs[0] if pair else None,
+            second_base=base + phase_words if pair else None,
+        )
+
+    def _store(self, cut: Cut, row: Any, output_base: int) -> passes.Store | None:
+        if not row.store_segments:
+            return None
+        step, geometry = cut.step, step_geometry(cut.step)
+        first, last = (step.first_channel + each for each in cut.groups[row.group].channels)
+        return passes.Store(
+            offset=row.store_offset,
+            segments=row.store_segments,
+            words=row.store_words,
+            stride_bytes=geometry.out_height * geometry.out_width * self.hardware.word_bytes,
+            base=output_base + row.store_line * row.store_segments,
+            bank=row.store_bank,
+            first_row_words=row.store_first_row_words,
+            row_words=geometry.out_width,
+            first_lane=first % geometry.feed,
+            last_lane=(last - 1) % geometry.feed,
+        )
