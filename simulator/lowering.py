@@ -131,12 +131,12 @@ class Step:
     first_channel : int
         Channel of the output tensor that the step's first channel goes to (concatenation).
     geometry : Geometry or None
-        None for the host. A channel tile of a vector step is one word (`cols` is F). The image of
-        an element-wise step (add, mul, clamp, quantize) has one plane: height is the planes of the
-        tensors times their height, a pixel is a word.
+        None for the host. A channel tile of a vector step is one word (`cols` is F). Element-wise
+        steps (add, mul, clamp, quantize), and dense layers on one vector, see an image of one plane
+        whose pixels are the words of the tensor.
     layer : WeightedLayer or None
-        What the array computes: the layer, or the convolution that takes the place of a dense layer
-        behind a flattening reshape.
+        What the array computes: the layer, or the convolution with one output pixel that takes the
+        place of a dense layer on one vector or on a flattened image.
     vector : VectorParameters or None
         For vector steps.
     input_signed : bool
@@ -318,12 +318,16 @@ class _Lowering:
         given = self.tensor(source)
         check_layer_fits(layer, self.hardware, given.dtype)
         shape = (1, *given.shape[1:])
-        if isinstance(layer, FullyConnected) and layer.weights.shape[1] != shape[-1]:
+        if isinstance(layer, FullyConnected):
             image = self.layout(source)
-            if not _flattens(layer, image):
+            features = layer.weights.shape[1]
+            if features != image.channels and not _flattens(layer, image):
                 return None
-            layer = _as_convolution(layer, image)
-            shape = (1, *image)
+            if image.pixels == 1:
+                image = _word_image(image, self.feed)
+            if features != image.channels:
+                layer = _as_convolution(layer, image)
+                shape = (1, *image)
         geometry = layer_geometry(layer, shape, self.hardware)
         if not expressible(geometry):
             raise HardwareError(
@@ -397,9 +401,12 @@ class _Lowering:
         shapes = {self.tensor(i).shape[1:] for i in (*blank.inputs, blank.output)}
         if len(shapes) != 1:
             return None
-        height, width, channels = self.layout(blank.output)
-        rows = -(-channels // self.feed) * height
-        image = Layout(rows, width, self.feed)
+        tensor = self.layout(blank.output)
+        rows = tensor.planes(self.feed) * tensor.height
+        # Rows are joined until all banks take part in the transfer of one.
+        wanted = -(-self.hardware.array.rows // tensor.width)
+        joined = next((n for n in range(wanted, rows) if rows % n == 0), rows)
+        image = Layout(rows // joined, tensor.width * joined, self.feed)
         return self._window(image, image)
 
     def _pool(self, blank: Step, layer: Pool2D) -> list[Step] | None:
@@ -549,22 +556,40 @@ def expressible(geometry: Geometry) -> bool:
     return max(height, width) <= MAX_COORDINATE and max(geometry.stride) <= MAX_STRIDE
 
 
+def _largest_divisor(number: int, limit: int) -> int:
+    return max(n for n in range(1, min(number, limit) + 1) if number % n == 0)
+
+
 def _flattens(layer: FullyConnected, image: Layout) -> bool:
     """Whether a dense layer reads whole images and is a convolution that a feed word can do."""
     features = layer.weights.shape[1]
     return features == prod(image) and max(image.height, image.width) <= 1 << TAP_BITS
 
 
+def _word_image(vector: Layout, feed: int) -> Layout:
+    """See a vector as an image of its words, which lie one after the other: F channels a pixel.
+
+    It is spread over all banks then. The vector itself where no feed word reaches so far.
+    """
+    words, reach = vector.planes(feed), 1 << TAP_BITS
+    width = _largest_divisor(words, reach)
+    return Layout(words // width, width, feed) if words // width <= reach else vector
+
+
 def _as_convolution(layer: FullyConnected, image: Layout) -> Conv2D:
     """Write a dense layer on flattened images as a convolution with one output pixel.
 
-    The features are in the order (y, x, channel), which is the order of its taps.
+    The features are in the order (y, x, channel), which is the order of its taps. Lanes beyond the
+    last feature have weights that are zero.
     """
+    weights = np.asarray(layer.weights)
+    unused = prod(image) - weights.shape[1]
+    weights = np.pad(weights, ((0, 0), (0, unused)), constant_values=layer.weight_zero_point)
     return Conv2D(
         name=layer.name,
         inputs=layer.inputs,
         outputs=layer.outputs,
-        weights=np.asarray(layer.weights).reshape(-1, *image),
+        weights=weights.reshape(-1, *image),
         weight_bits=layer.weight_bits,
         weight_zero_point=layer.weight_zero_point,
         bias=layer.bias,
