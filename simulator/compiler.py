@@ -6,16 +6,25 @@ and stores and where it lies; nothing is decided here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from golden.network import FullyConnected
-from simulator.descriptors import MAGIC, MODES
+from golden.network import DTYPES, FullyConnected, Network
+from simulator.descriptors import MAGIC, MODES, encode_descriptor
 from simulator.hardware import Hardware
 from simulator.lowering import Step
-from simulator.memory_image import encode_parameters
+from simulator.memory_image import (
+    encode_parameters,
+    tensor_bytes,
+    tensor_from_bytes,
+    tensor_planes_bytes,
+)
 from simulator.passes import Pass, Store
+from simulator.plan import NetworkPlan, Program, plan_network
 from simulator.program import (
     ROUNDINGS,
     Geometry,
@@ -28,10 +37,122 @@ from simulator.program import (
     pass_feed_words,
     stream_words,
 )
-from simulator.weight_blocks import Payload, address
+from simulator.weight_blocks import Payload, address, encode_block, section_beats
 
 PAIR_MODES = ("add", "mul")
 """Modes that read two operands."""
+
+
+@dataclass(frozen=True)
+class CompiledNetwork:
+    """A planned network, and what external memory holds before it runs.
+
+    Parameters
+    ----------
+    plan : NetworkPlan
+    image : dict of int to bytes
+        By offset from the base: descriptors, weight blocks, constants.
+    """
+
+    plan: NetworkPlan
+    image: dict[int, bytes]
+
+    @property
+    def network(self) -> Network:
+        """What was compiled."""
+        return self.plan.lowered.network
+
+    @property
+    def hardware(self) -> Hardware:
+        """What it was compiled for."""
+        return self.plan.hardware
+
+    def tensor_size_bytes(self, tensor: int) -> int:
+        """Bytes that a tensor takes in memory."""
+        array = self.hardware.array
+        shape = self.network.tensors[tensor].shape
+        return tensor_planes_bytes(shape, array.feed, array.activation_bits)
+
+    def encode_tensor(self, tensor: int, codes: ArrayLike) -> bytes:
+        """Lay a tensor out in planes."""
+        array = self.hardware.array
+        shaped = np.asarray(codes).reshape((1, *self.network.tensors[tensor].shape[1:]))
+        return tensor_bytes(shaped, array.feed, array.activation_bits)
+
+    def decode_tensor(self, tensor: int, data: bytes) -> NDArray[np.generic]:
+        """Undo `encode_tensor`; the element type is the tensor's."""
+        array, info = self.hardware.array, self.network.tensors[tensor]
+        codes = tensor_from_bytes(
+            data, info.shape, array.feed, array.activation_bits, info.dtype != "uint8"
+        )
+        return codes.astype(DTYPES[info.dtype])
+
+    def written(self, program: Program) -> tuple[int, ...]:
+        """Tensors that a program writes, reshaped ones included."""
+        storage = self.plan.lowered.storage
+        roots = {storage[each.step.output] for each in program.steps}
+        return tuple(tensor for tensor, root in storage.items() if root in roots)
+
+
+def compile_network(network: Network, hardware: Hardware) -> CompiledNetwork:
+    """Plan a network and write its descriptors, weight blocks and constants.
+
+    Parameters
+    ----------
+    network : Network
+        Of one inference (batch 1).
+    hardware : Hardware
+
+    Raises
+    ------
+    HardwareError
+        See `plan_network`.
+    """
+    plan = plan_network(network, hardware)
+    compiled = CompiledNetwork(plan, {})
+    for program in plan.programs:
+        compiled.image.update(_program_image(program, hardware))
+    for constant in network.constants:
+        if constant.tensor in plan.offsets:
+            data = compiled.encode_tensor(constant.tensor, constant.codes)
+            compiled.image[plan.offsets[constant.tensor]] = data
+    return compiled
+
+
+def program_layers(program: Program) -> tuple[int, ...]:
+    """Layers of the network that a program runs, in the order of their counters."""
+    return tuple(dict.fromkeys(each.step.layer_index for each in program.steps))
+
+
+def _program_image(program: Program, hardware: Hardware) -> Iterator[tuple[int, bytes]]:
+    """Weight blocks and descriptors, by offset."""
+    layers = program_layers(program)
+    descriptors: list[bytes] = []
+    for planned in program.steps:
+        step = StepProgram(planned.step, hardware)
+        written: dict[int, object] = {}
+        for each in planned.passes:
+            values = step.descriptor(
+                each,
+                layer=layers.index(planned.step.layer_index),
+                program_end=len(descriptors) + 1 == len(program.passes),
+            )
+            data = encode_descriptor(values, step.geometry.starts(each.pixel_tiles[0]))
+            descriptors.append(data.ljust(hardware.descriptor_bytes, b"\0"))
+            # What a block depends on; passes that share a block agree in it.
+            content = (each.channel_tiles, each.words, each.planes, each.load.phase_words)
+            if each.weights.offset not in written:
+                written[each.weights.offset] = content
+                yield each.weights.offset, _block(step, each)
+            assert written[each.weights.offset] == content, "passes of one block differ"
+    yield program.descriptor_offset, b"".join(descriptors)
+
+
+def _block(step: StepProgram, each: Pass) -> bytes:
+    payload, planned = step.payload(each), each.weights
+    sections = (planned.feed_beats, planned.parameter_beats, *planned.stream_beats)
+    assert tuple(section_beats(payload, step.hardware)) == sections, "a block is not as planned"
+    return encode_block(payload, step.hardware)
 
 
 class StepProgram:
@@ -57,7 +178,7 @@ class StepProgram:
         layer, geometry = self.step.layer, self.geometry
         if layer is None:
             return None
-        shape = (1, geometry.height, geometry.width, geometry.in_channels)
+        shape: tuple[int, ...] = (1, geometry.height, geometry.width, geometry.in_channels)
         if isinstance(layer, FullyConnected):
             shape = (1, *shape[2:])
         return compile_layer(layer, shape, self.hardware)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 from paper_machine import PaperMachine
 from random_layers import PES, random_layer
 
+from golden.errors import HardwareError
+from golden.files import load_network
 from golden.network import Network, Tensor
 from golden.run import run as run_golden
-from simulator.compiler import StepProgram
+from rtl_models.random_networks import random_hardware, random_network
+from simulator.compiler import StepProgram, compile_network, program_layers
 from simulator.descriptors import (
     DESCRIPTOR_FIELDS,
     ROW_FIELDS,
@@ -25,7 +29,8 @@ from simulator.passes import Load, Pass, Store, WeightBlock
 from simulator.program import layer_geometry
 from simulator.weight_blocks import decode_block, encode_block, section_beats
 
-PROGRAMMING = Path(__file__).parent.parent / "docs" / "programming.md"
+ROOT = Path(__file__).parent.parent
+PROGRAMMING = ROOT / "docs" / "programming.md"
 
 
 def documented_fields():
@@ -246,3 +251,99 @@ def test_weight_blocks_come_back_as_they_were():
         data = encode_block(payload, hardware)
         assert decode_block(data, hardware) == payload
         assert len(data) == hardware.beat_bytes * sum(section_beats(payload, hardware))
+
+
+# -- whole networks -------------------------------------------------------------------------------
+
+
+def run_on_paper(compiled, inputs, lazy):
+    """Memory after all programs of a network without host layers."""
+    memory = bytearray(compiled.plan.total_bytes)
+    image = dict(compiled.image)
+    for tensor, codes in zip(compiled.network.inputs, inputs, strict=True):
+        if tensor in compiled.plan.offsets:
+            image[compiled.plan.offsets[tensor]] = compiled.encode_tensor(tensor, codes)
+    for offset, data in image.items():
+        memory[offset : offset + len(data)] = data
+    for program in compiled.plan.programs:
+        layers = PaperMachine(compiled.hardware, memory, lazy).run(program.descriptor_offset)
+        assert sorted(set(layers)) == list(range(len(program_layers(program))))
+    return memory
+
+
+def assert_tensors_are_golden(compiled, memory, inputs):
+    expected = run_golden(compiled.network, inputs, keep_tensors=True).tensors
+    for tensor, offset in compiled.plan.offsets.items():
+        size = compiled.tensor_size_bytes(tensor)
+        found = compiled.decode_tensor(tensor, bytes(memory[offset : offset + size]))
+        np.testing.assert_array_equal(found, expected[tensor], err_msg=f"tensor {tensor}")
+
+
+def exact_accumulators(hardware, **buffers):
+    """The same hardware with accumulators that never overflow, and other buffers."""
+    settings = hardware.model_dump()
+    wide = settings["array"]["activation_bits"] == 16
+    settings["array"].update(acc_bits=48 if wide else 32, spill_interval=0, wide_acc_bits=32)
+    settings["buffers"].update(buffers)
+    return hardware_from_dict(settings)
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+@pytest.mark.parametrize("seed", range(24))
+def test_whole_networks_compute_what_golden_does(seed, lazy):
+    rng = np.random.default_rng(seed)
+    hardware = exact_accumulators(random_hardware(rng))
+    network, inputs = random_network(rng, hardware)
+    compiled = compile_network(network, hardware)
+    memory = run_on_paper(compiled, inputs, lazy)
+    assert_tensors_are_golden(compiled, memory, inputs)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_networks_cut_by_small_buffers_compute_what_golden_does(seed):
+    rng = np.random.default_rng(seed)
+    hardware = random_hardware(rng)
+    network, inputs = random_network(rng, hardware)
+    for weight_bytes in (512, 1024, 4096):
+        small = exact_accumulators(
+            hardware,
+            weight_bytes=weight_bytes,
+            activation_bytes=hardware.buffers.activation_bytes // 8,
+            output_bytes=max(64, hardware.buffers.output_bytes // 8),
+        )
+        try:
+            compiled = compile_network(network, small)
+        except HardwareError:  # some layer's smallest pass is larger
+            continue
+        memory = run_on_paper(compiled, inputs, lazy=seed % 2 == 1)
+        assert_tensors_are_golden(compiled, memory, inputs)
+
+
+@pytest.mark.parametrize("preset", ["mac4x4", "nhot2_4x4", "mac16x16"])
+def test_the_shipped_network_computes_what_golden_does(preset):
+    network = load_network(ROOT / "napier" / "models" / "digits.npz")
+    with np.load(ROOT / "napier" / "models" / "digits_test.npz") as archive:
+        inputs = [archive["images"][:1]]
+    compiled = compile_network(network, exact_accumulators(load_hardware(preset)))
+    memory = run_on_paper(compiled, inputs, lazy=True)
+    assert_tensors_are_golden(compiled, memory, inputs)
+
+
+def test_what_is_in_memory_does_not_overlap():
+    rng = np.random.default_rng(5)
+    hardware = load_hardware("mac4x4")
+    for _ in range(5):
+        network, _ = random_network(rng, hardware, 8)
+        compiled = compile_network(network, hardware)
+        offsets = compiled.plan.offsets
+        roots = {
+            offsets[root] for root in compiled.plan.lowered.storage.values() if root in offsets
+        }
+        sizes = {offsets[tensor]: compiled.tensor_size_bytes(tensor) for tensor in offsets}
+        spans = {(offset, offset + sizes[offset]) for offset in roots}
+        spans |= {(offset, offset + len(data)) for offset, data in compiled.image.items()}
+        ordered = sorted(spans)
+        for (_, end), (begin, _) in pairwise(ordered):
+            assert end <= begin
+        assert ordered[-1][1] <= compiled.plan.total_bytes
+        assert all(offset % 4096 == 0 for offset, _ in ordered)
