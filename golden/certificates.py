@@ -436,7 +436,7 @@ def certify_spill(
 
 def largest_spill_interval(
     layer: WeightedLayer, source: Tensor, codes: Range, acc_bits: int, steps: Steps = "product"
-) -> int:
+) -> int | None:
     """Most steps between spills for which a narrow accumulator of `acc_bits` never overflows.
 
     Parameters
@@ -448,10 +448,14 @@ def largest_spill_interval(
 
     Returns
     -------
-    int
-        The steps of the longest channel where no spill is needed, 0 where no interval is safe. A
-        smaller interval than the largest can be unsafe, for it groups other steps.
+    int or None
+        None where it need not spill at all, 0 where no interval is safe. A smaller interval than
+        the largest can be unsafe, for it groups other steps.
     """
+    certificate = certify(layer, source, codes)
+    whole = certificate.term_bits if steps == "terms" else certificate.exact_bits
+    if whole.max() <= acc_bits:
+        return None
     weights, x_range = _exact_weights(layer), operand_range(layer, codes)
     listed = _step_list(weights, _tap_patterns(layer, source.shape, x_range), steps)
     outputs, longest = listed.coefficient.shape
@@ -472,7 +476,7 @@ def largest_spill_interval(
 
 
 def _steps_that_fit(steps: _StepList, x_range: Range, acc_bits: int) -> int:
-    """Return how many steps every output can make without overflow; all, if none overflows."""
+    """Return how many steps every output can make from 0 without overflow."""
     fmt, longest = IntFormat(acc_bits), steps.coefficient.shape[1]
     low, high = _both_ends(lambda x: _running_minima(steps, longest, x), x_range)
     over = ((low < fmt.min) | (high > fmt.max))[:, 0]

@@ -395,7 +395,8 @@ def widths_table(document: Document) -> RenderableType:
         if hardware is not None:
             row.append(_fit_text(layer["hardware"], hardware))
         if spill:
-            row.append(str(layer["hardware"]["largest_spill_interval"]))
+            interval = layer["hardware"]["largest_spill_interval"]
+            row.append("-" if interval is None else str(interval))
         table.add_row(*row)
     return Group(Text(_headline(document)), table, _verdict(document))
 
