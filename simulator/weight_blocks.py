@@ -91,8 +91,11 @@ def decode_block(data: bytes, hardware: Hardware) -> Payload:
 def _word_bits(words: Sequence[int], width: int) -> Bits:
     """(words, width) bits, the lowest first."""
     size = -(-width // 8)
-    data = b"".join(int(word).to_bytes(size, "little") for word in words)
-    table = np.frombuffer(data, np.uint8).reshape(len(words), size)
+    if size < 8:
+        table = np.array(words, "<i8").reshape(-1, 1).view(np.uint8)
+    else:  # parameters: few, and wider than an int64
+        data = b"".join(word.to_bytes(size, "little") for word in words)
+        table = np.frombuffer(data, np.uint8).reshape(len(words), size)
     return np.unpackbits(table, axis=1, bitorder="little", count=width)
 
 
