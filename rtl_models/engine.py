@@ -101,6 +101,9 @@ def run_engine(
     simulator: Simulator = "icarus",
     sources: Sequence[Path] | None = None,
     overrides: Mapping[str, int] | None = None,
+    changes: Sequence[Mapping[str, int]] | None = None,
+    second: ArrayLike | None = None,
+    places: tuple[int, int] = (0, 0),
     trace: bool = False,
     waves: bool = False,
     reset_at: int = 0,
@@ -128,6 +131,14 @@ def run_engine(
         Verilog files of the engine instead of the package's.
     overrides : mapping, optional
         Verilog parameters to change.
+    changes : sequence of mapping, optional
+        Configuration ports to change, one mapping a run: what a run of the vector unit needs. The
+        geometry of such a run has F columns, and its streams are empty.
+    second : integer array, optional
+        Codes of a second operand, of the shape of `image`; it stands behind it in the banks.
+    places : (int, int)
+        Words in a beat of the feed memory and of the stream memories (section 2 of
+        docs/programming.md); 0 counts words.
     trace : bool
         Write `trace.txt`.
     waves : bool
@@ -142,7 +153,8 @@ def run_engine(
     ToolError
         The simulator is missing, or the Verilog does not compile or run.
     """
-    images = _images(runs, image, input_signed)
+    operands = [image] if second is None else [image, second]
+    images = _images(runs, operands, input_signed, changes, places)
     parameters = images.parameters | dict(overrides or {})
     product = _build(parameters, builds, sources, simulator, trace)
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,24 +184,41 @@ def run_engine(
     return EngineRuns(codes, written, counters, images.bases, parameters, seconds, folder)
 
 
-def _images(runs: Sequence[LayerProgram], image: ArrayLike, input_signed: bool) -> _Images:
+def _images(
+    runs: Sequence[LayerProgram],
+    operands: Sequence[ArrayLike],
+    input_signed: bool,
+    changes: Sequence[Mapping[str, int]] | None,
+    places: tuple[int, int],
+) -> _Images:
     whole = runs[0]
     hardware, geometry = whole.hardware, whole.geometry
+    feed_places, stream_places = places
     parameters = engine_parameters(hardware)
-    feed, streams, bases = _laid_side_by_side(runs)
+    parameters |= {"FEED_PLACES": feed_places, "STREAM_PLACES": stream_places}
+    feed, streams, positions = _laid_side_by_side(runs)
+    bases = tuple(
+        (_address(feed_words_before, feed_places), _address(entries_before, stream_places))
+        for feed_words_before, entries_before in positions
+    )
     configuration: list[int] = []
-    for program, (feed_base, stream_base) in zip(runs, bases, strict=True):
+    for program, (feed_base, stream_base), change in zip(
+        runs, bases, changes or [{}] * len(runs), strict=True
+    ):
         values = run_configuration(
             program, input_signed=input_signed, feed_base=feed_base, stream_base=stream_base
         )
-        configuration += configuration_words(values, parameters)
+        configuration += configuration_words(values | dict(change), parameters)
     channels = parameter_words(whole)
+    banks = np.concatenate(
+        [activation_banks(codes, geometry, whole.input_zero_point) for codes in operands], axis=1
+    )
     sizes = {
-        "FEED": len(feed),
-        "STREAM": len(streams[0]),
+        "FEED": _address(len(feed), feed_places),
+        "STREAM": _address(len(streams[0]), stream_places),
         "PARAM": len(channels),
         "OUT": geometry.out_bank_words,
-        "ACT": geometry.bank_words,
+        "ACT": banks.shape[1],
     }
     for name, words in sizes.items():
         bits = address_bits(words)
@@ -197,30 +226,30 @@ def _images(runs: Sequence[LayerProgram], image: ArrayLike, input_signed: bool) 
         parameters[f"{name}_WORDS"] = max(LEAST_MEMORY_WORDS, 1 << bits)
     files = {
         "configuration.hex": _lines(configuration),
-        "feed.hex": _memory(feed),
+        "feed.hex": _memory(feed, feed_places),
         "parameters.hex": _memory(channels),
     }
-    for bank, codes in enumerate(activation_banks(image, geometry, whole.input_zero_point)):
+    for bank, codes in enumerate(banks):
         packed = pack_lanes(codes, hardware.array.activation_bits)
         files[f"activation_{bank}.hex"] = _memory(packed)
     for column, entries in enumerate(streams):
-        files[f"stream_{column}.hex"] = _memory(entries)
+        files[f"stream_{column}.hex"] = _memory(entries, stream_places)
     return _Images(parameters, files, bases)
 
 
 def _laid_side_by_side(
     runs: Sequence[LayerProgram],
-) -> tuple[list[int], list[list[int]], tuple[tuple[int, int], ...]]:
-    """Feed words and streams of all runs, and where each run's begin.
+) -> tuple[list[int], list[list[int]], list[tuple[int, int]]]:
+    """Feed words and streams of all runs, and how many stand before each run's.
 
     The accelerator loads one pass after the other; here their words lie side by side, once where
     several runs have the same.
     """
-    cols = range(runs[0].geometry.cols)
+    cols = range(runs[0].hardware.array.cols)
     feed: list[int] = []
     streams: list[list[int]] = [[] for _ in cols]
     held: dict[bytes, tuple[int, int]] = {}
-    bases: list[tuple[int, int]] = []
+    positions: list[tuple[int, int]] = []
     for program in runs:
         words = feed_words(program)
         columns = [stream_words(program, column) for column in cols]
@@ -231,16 +260,30 @@ def _laid_side_by_side(
             longest = max(column.size for column in columns)
             for stream, column in zip(streams, columns, strict=True):
                 stream += column.tolist() + [0] * (longest - column.size)
-        bases.append(held[key])
-    return feed, streams, tuple(bases)
+        positions.append(held[key])
+    return feed, streams, positions
+
+
+def _address(index: int, places: int) -> int:
+    """{beat, place} of a word in a memory of `places` words a beat; its index where that is 0."""
+    if places == 0:
+        return index
+    beat, place = divmod(index, places)
+    return beat << (places - 1).bit_length() | place
 
 
 def _lines(words: Sequence[int]) -> str:
     return "".join(f"{word:x}\n" for word in words)
 
 
-def _memory(words: Sequence[int]) -> str:
-    return "@0\n" + _lines(words)
+def _memory(words: Sequence[int], places: int = 0) -> str:
+    """Text for $readmemh: where `places` is not 0, every beat has an address."""
+    if places == 0:
+        return "@0\n" + _lines(words)
+    return "".join(
+        f"@{_address(first, places):x}\n" + _lines(words[first : first + places])
+        for first in range(0, len(words), places)
+    )
 
 
 def _build(

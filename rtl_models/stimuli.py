@@ -520,6 +520,7 @@ def drive_drain(cols: int, groups: int) -> Callable[[Dut, Random, int], None]:
                 "cfg_results_last": results_last,
                 "cfg_first_channel": rng.getrandbits(widths["cfg_first_channel"]),
                 "cfg_parameter_base": rng.getrandbits(widths["cfg_parameter_base"]),
+                "cfg_shared_parameter": rng.getrandbits(1),
                 "cfg_output_base": rng.getrandbits(widths["cfg_output_base"]),
                 "cfg_out_words": rng.getrandbits(widths["cfg_out_words"]),
                 "cfg_rounding": SHIFT_HALF_UP,
@@ -667,7 +668,8 @@ SUBJECTS = (
             for axis in "yx"
             for row in range(3)
         ),
-        gates={"feed_addr": "feed_read", "act_addr": "act_read", "data": "valid"},
+        gates={"feed_addr": "feed_read", "act_addr": "act_read", "data": "valid"}
+        | {"mask": "valid", "last": "valid"},
     ),
     Subject(
         "drain",
