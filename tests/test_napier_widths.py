@@ -1,0 +1,287 @@
+"""`napier widths` as a user meets it: document, table, witnesses, refusals."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from golden.accumulate import Accumulator, accumulate_layer
+from golden.files import load_network, save_network
+from golden.formats import bits_needed
+from golden.importers.tflite import load_tflite
+from golden.network import Clamp, Conv2D, Network, Padding, Requantization, Tensor, WeightedLayer
+from golden.operators import accumulators
+from golden.run import run as run_golden
+from napier.loading import Samples, shipped_file
+from napier.widths import observe, widths_document
+from simulator.hardware import hardware_from_dict, load_hardware, to_toml
+
+SHARED = Path(__file__).parents[2] / "shared"
+Napier = Callable[..., subprocess.CompletedProcess[str]]
+
+LAYER_KEYS = {
+    "index", "name", "op", "x_min", "x_max", "lo", "hi", "exact_bits", "witness_file", "channels",
+}  # fmt: skip
+CHANNEL_KEYS = {
+    "datatype_bits", "l1_bits", "exact_bits", "lo", "hi", "exact_bits_with_bias", "lo_with_bias",
+    "hi_with_bias", "observed_bits",
+}  # fmt: skip
+
+
+@pytest.fixture
+def napier(tmp_path: Path) -> Napier:
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "napier", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            check=False,
+        )
+
+    return call
+
+
+def document_of(napier: Napier, *arguments: str) -> dict[str, Any]:
+    done = napier("widths", *arguments, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    return line
+
+
+def digits() -> Network:
+    return load_network(shipped_file("digits.npz"))
+
+
+def images() -> np.ndarray:
+    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
+        return archive["images"]
+
+
+def narrowed(preset: str, **array: Any) -> Any:
+    """A preset with other accumulators."""
+    settings = load_hardware(preset).model_dump()
+    settings["array"].update(array)
+    return hardware_from_dict({**settings, "name": "narrow"})
+
+
+def ternary_network() -> Network:
+    """int8 codes, clamped to -1 .. 1, into one 3x3 convolution of 96 channels of +1 and -1."""
+    shape, clamped, out = (1, 5, 5, 96), (1, 5, 5, 96), (1, 5, 5, 2)
+    one = Requantization(np.array([1 << 30], np.int32), np.array([1], np.int32))
+    weights = np.where(np.arange(2 * 864).reshape(2, 3, 3, 96) % 3, 1, -1).astype(np.int8)
+    common = {"requantization": one, "input_zero_point": 0, "output_zero_point": 0}
+    clamp = Clamp("ternarize", (0,), (1,), activation_min=-1, activation_max=1, **common)
+    conv = Conv2D(
+        "conv", (1,), (2,), weights=weights, weight_bits=2, weight_zero_point=0, bias=None,
+        activation_min=-128, activation_max=127, padding=Padding(1, 1, 1, 1), **common,
+    )  # fmt: skip
+    tensors = tuple(
+        Tensor(f"t{i}", size, "int8", 1.0, 0) for i, size in enumerate((shape, clamped, out))
+    )
+    return Network("ternary", tensors, (clamp, conv), (0,), (2,))
+
+
+def test_the_document_has_every_key_of_the_contract_for_every_layer_and_channel(
+    napier: Napier,
+) -> None:
+    document = document_of(napier)
+    assert document["schema"] == "napier.widths/1"
+    assert document["activation_range"] == "clamp"
+    layers = [x for x in enumerate(digits().layers) if isinstance(x[1], WeightedLayer)]
+    assert [(x["index"], x["name"], x["op"]) for x in document["layers"]] == [
+        (index, layer.name, layer.op) for index, layer in layers
+    ]
+    for entry, (_, layer) in zip(document["layers"], layers, strict=True):
+        assert set(entry) >= LAYER_KEYS
+        assert len(entry["channels"]) == len(layer.weights)
+        assert all(set(channel) >= CHANNEL_KEYS for channel in entry["channels"])
+        assert entry["witness_file"] is None
+        assert entry["lo"] == min(channel["lo"] for channel in entry["channels"])
+        assert entry["hi"] == max(channel["hi"] for channel in entry["channels"])
+        assert entry["exact_bits"] == bits_needed(entry["lo"], entry["hi"])
+        for channel in entry["channels"]:
+            assert channel["exact_bits"] <= channel["l1_bits"] <= channel["datatype_bits"]
+            assert channel["exact_bits"] == bits_needed(channel["lo"], channel["hi"])
+            with_bias = bits_needed(channel["lo_with_bias"], channel["hi_with_bias"])
+            assert channel["exact_bits_with_bias"] == with_bias
+            assert channel["observed_bits"] is None
+
+
+def test_the_table_shows_every_layer_in_80_columns_and_a_sentence(napier: Napier) -> None:
+    done = napier("widths", "--hardware", "nhot2_16x16")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    for layer in digits().layers:
+        assert not isinstance(layer, WeightedLayer) or layer.name in done.stdout
+    assert "a proof" in done.stdout
+    assert "all 7 layers fit the 24 bits of nhot2_16x16" in " ".join(done.stdout.split())
+
+
+def test_json_to_a_file_is_the_printed_document(napier: Napier, tmp_path: Path) -> None:
+    printed = document_of(napier, "--activation-range", "datatype")
+    assert napier("widths", "--activation-range", "datatype", "--json", "w.json").returncode == 0
+    assert json.loads((tmp_path / "w.json").read_text()) == printed
+    assert printed["activation_range"] == "datatype"
+
+
+def test_864_ternary_products_need_11_bits_and_do_not_fit_10(
+    napier: Napier, tmp_path: Path
+) -> None:
+    # CUTIE's ocu_pool_weights.sv keeps the sum of 3 * 3 * 96 products of -1, 0, 1 in 10 bits.
+    save_network(ternary_network(), tmp_path / "ternary.npz")
+    for bits in (10, 11):
+        hardware = narrowed("ternary4x4", acc_bits=bits)
+        (tmp_path / f"acc{bits}.toml").write_text(to_toml(hardware))
+    document = document_of(napier, "ternary.npz", "--hardware", "acc10.toml")
+    (layer,) = document["layers"]
+    assert (layer["x_min"], layer["x_max"]) == (-1, 1)
+    assert (layer["lo"], layer["hi"], layer["exact_bits"]) == (-864, 864, 11)
+    assert not layer["hardware"]["fits"]
+    table = napier("widths", "ternary.npz", "--hardware", "acc10.toml").stdout
+    assert "1 of 1 layers do not fit the 10 bits of narrow: conv (11 bits)" in table
+    assert "fit the 11 bits" in napier("widths", "ternary.npz", "--hardware", "acc11.toml").stdout
+    # Any int8 code instead of -1 .. 1: 864 * 128 = 110592 in 18 bits.
+    datatype = document_of(napier, "ternary.npz", "--activation-range", "datatype")
+    assert datatype["layers"][0]["exact_bits"] == 18
+
+
+def test_calibration_is_never_called_a_proof(napier: Napier, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", images()[:3])
+    arguments = ("--activation-range", "calibrated")
+    assert "needs the inputs to calibrate on" in refusal(napier("widths", *arguments))
+    done = napier("widths", *arguments, "--input", "x.npy")
+    assert "NOT a proof" in done.stdout
+    document = document_of(napier, *arguments, "--input", "x.npy")
+    assert document["proof"] is False
+    assert document_of(napier)["proof"] is True
+    tensors = run_golden(digits(), images()[:3], keep_tensors=True).tensors
+    for entry in document["layers"]:
+        layer = digits().layers[entry["index"]]
+        operands = tensors[layer.inputs[0]].astype(int) - layer.input_zero_point
+        assert (entry["x_min"], entry["x_max"]) == (operands.min(), operands.max())
+
+
+@pytest.mark.parametrize("hardware", [None, "nhot2_16x16"])
+def test_observed_widths_are_those_of_the_golden_accumulation(hardware: str | None) -> None:
+    network, samples = digits(), images()[:20]  # more than one batch
+    machine = None if hardware is None else load_hardware(hardware)
+    document = widths_document(network, "clamp", Samples((samples,), "images"), machine)
+    tensors = run_golden(network, samples, keep_tensors=True).tensors
+    steps = "product" if hardware is None else "terms"
+    for entry in document["layers"]:
+        layer = network.layers[entry["index"]]
+        result = accumulate_layer(layer, tensors[layer.inputs[0]], Accumulator(32), steps)
+        axes = tuple(range(result.minimum.ndim - 1))
+        low, high = result.minimum.min(axis=axes), result.maximum.max(axis=axes)
+        expected = [bits_needed(*pair) for pair in zip(low.tolist(), high.tolist(), strict=True)]
+        assert [channel["observed_bits"] for channel in entry["channels"]] == expected
+        limit = "exact_bits" if hardware is None else "term_bits"
+        assert all(x["observed_bits"] <= x[limit] for x in entry["channels"])
+
+
+def test_witness_files_drive_each_layer_to_exactly_lo_and_hi(
+    napier: Napier, tmp_path: Path
+) -> None:
+    document = document_of(napier, "--witness", "worst")
+    network = digits()
+    for entry in document["layers"]:
+        layer = network.layers[entry["index"]]
+        with np.load(tmp_path / entry["witness_file"], allow_pickle=False) as archive:
+            found = dict(archive)
+        assert str(found["layer"]) == layer.name
+        for extreme in ("lo", "hi"):
+            codes = found[f"input_{extreme}"]
+            assert codes.shape == network.tensors[layer.inputs[0]].shape
+            sums = accumulators(layer, codes)
+            sums = sums[0][tuple(found[f"position_{extreme}"])] if sums.ndim == 4 else sums[0]
+            channel = int(found[f"channel_{extreme}"])
+            assert sums[channel] == entry[extreme] == found[f"sum_{extreme}"]
+            assert sums[channel] == entry["channels"][channel][extreme]
+            held = accumulate_layer(layer, codes, Accumulator(entry["exact_bits"]))
+            assert held.events.sum() == 0
+        overflowed = [
+            accumulate_layer(layer, found[f"input_{extreme}"], Accumulator(entry["exact_bits"] - 1))
+            for extreme in ("lo", "hi")
+        ]
+        assert sum(int(result.events.sum()) for result in overflowed) > 0
+    again = napier("widths", "--witness", "worst")  # its own files are replaced
+    assert again.returncode == 0, again.stderr
+
+
+def test_spilling_hardware_is_certified_for_its_interval() -> None:
+    fits = widths_document(
+        digits(), "clamp", hardware=narrowed("mac4x4", acc_bits=18, spill_interval=2)
+    )
+    assert all(layer["hardware"]["fits"] for layer in fits["layers"])
+    assert fits["hardware"]["wide_acc_bits"] == 32
+    for layer in fits["layers"]:
+        assert layer["hardware"]["bits_needed"] <= 18
+        # Fits: the wide accumulator sees the whole sum, so it needs what one accumulator would.
+        assert layer["hardware"]["wide_bits_needed"] == layer["exact_bits"]
+    tight = widths_document(
+        digits(), "clamp", hardware=narrowed("mac4x4", acc_bits=16, spill_interval=2)
+    )
+    # two products of 255 and up to 128 in magnitude: beyond 2**15 in every layer
+    assert not any(layer["hardware"]["fits"] for layer in tight["layers"])
+    assert all(layer["hardware"]["largest_spill_interval"] == 1 for layer in tight["layers"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("none.npz",), "no such file"),
+        (("--hardware", "nothing"), "nothing"),
+        (("--hardware", "ternary4x4"), "the ternary PE holds only -1, 0 and 1"),
+        (("--weights", "many"), "weights must be"),
+        (("--witness", "file"), "is a file; name a folder"),
+        (("--witness", "none/below"), "there is no folder none"),
+        (("--activation-range", "guess"), "guess"),
+        (("--input", "none.npy"), "none.npy: no such file"),
+    ],
+)
+def test_bad_arguments_get_one_sentence(
+    napier: Napier, tmp_path: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert sentence in refusal(napier("widths", *arguments))
+
+
+def test_projected_weights_are_certified_and_named(napier: Napier) -> None:
+    done = napier("widths", "--weights", "ternary", "--hardware", "ternary4x4")
+    assert done.returncode == 0, done.stderr
+    assert "weights projected to ternary" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "offset"),
+    [("kws_ref_model", "kws_500.npz", 0), ("pretrainedResnet_quant", "cifar10_50.npz", 128)],
+)
+def test_extremes_on_real_samples_equal_those_of_an_independent_script(
+    model: str, data: str, offset: int
+) -> None:
+    if not SHARED.is_dir():
+        pytest.skip(f"no observed networks at {SHARED}")
+    facts = json.loads((SHARED / "expected" / "observed" / f"{model}.json").read_text())
+    network = load_tflite(SHARED / "models" / "mlperf_tiny" / f"{model}.tflite")
+    with np.load(SHARED / "data" / data) as archive:
+        codes = (archive["x"][: facts["samples"]].astype(np.int16) - offset).astype(np.int8)
+    x = codes.reshape(-1, *network.tensors[network.inputs[0]].shape[1:])
+    seen = observe(network, Samples((x,), data))
+    for index, found in seen.items():
+        stats = facts["layers"][index]["stats"]
+        assert found.minimum.min() == stats["prefix_min"]
+        assert found.maximum.max() == stats["prefix_max"]
