@@ -266,9 +266,32 @@ def strip_of(geometry: Geometry, tiles: Range) -> Strip:
     return Strip(tiles, low, high - low + 1, first_line, bank, phase_y, last_index // rows + 1)
 
 
+def tile_lines(geometry: Geometry, tiles: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find `Strip.lines` of single pixel tiles, all at once."""
+    (sy, sx), pitch = geometry.stride, geometry.pitch
+    first = tiles * geometry.rows
+    top = first // pitch + (first % pitch >= geometry.out_width)
+    bottom = np.minimum((first + geometry.rows - 1) // pitch, geometry.out_height - 1)
+    low = np.maximum(top * sy - geometry.pad_top, 0)
+    reach = (geometry.kernel[0] - 1) * geometry.dilation[0]
+    high = np.minimum(bottom * sy - geometry.pad_top + reach, geometry.height - 1)
+    bank = low // sy * pitch % geometry.rows
+    index = bank + (high - low + low % sy) // sy * pitch + (geometry.width - 1) // sx
+    lines: NDArray[np.int64] = np.where(
+        (top > bottom) | (low > high), 1, index // geometry.rows + 1
+    )
+    return lines
+
+
 def _last_fitting(first: int, end: int, fits: Callable[[int], bool]) -> int:
-    """Find the largest stop up to `end` that fits; all smaller ones do. `first` if none does."""
-    return first + bisect_left(range(first + 1, end + 1), True, key=lambda stop: not fits(stop))
+    """Find the largest stop up to `end` that fits; all smaller ones do. `first` if none does.
+
+    Steps are doubled while they fit, so that nothing much longer than the answer is looked at.
+    """
+    low, high = first, first + 1
+    while high < end and fits(high):
+        low, high = high, min(2 * high - first, end)
+    return low + bisect_left(range(low + 1, high + 1), True, key=lambda stop: not fits(stop))
 
 
 class Cutter:
@@ -286,6 +309,8 @@ class Cutter:
         self.hardware = hardware
         self.geometry = step_geometry(step)
         self.tiles = channel_tiles(step, hardware)
+        self._feed_places, self._stream_places = hardware.feed_places, hardware.stream_places
+        self._parameter_beats = hardware.parameter_beats
         cols = self.geometry.cols if step.unit == "array" else 0
         entries = np.zeros((len(self.tiles) + 1, cols), dtype=np.int64)
         if cols:
@@ -300,9 +325,9 @@ class Cutter:
         pixel_tiles = self.geometry.pixel_tiles
         lines = strip_of(self.geometry, (0, pixel_tiles)).lines
         return Capacity(
-            activation_words=self._activation_words(lines, group),
+            activation_words=self._activation_words(lines, group.in_words),
             weight_beats=group.blocks[0].held_beats,
-            output_words=pixel_tiles * self._out_words(group),
+            output_words=pixel_tiles * self._out_words(group.channels),
         )
 
     def cut(self, limit: Capacity) -> Cut:
@@ -340,30 +365,43 @@ class Cutter:
 
     def _fits(self, limit: Capacity, first: int, stop: int) -> bool:
         """Whether channel tiles fit with one pixel tile; `_strips` answers for a single one."""
-        group = self._group((first, stop))
-        if group.blocks[0].held_beats > limit.weight_beats:
+        words = int(self._words[stop] - self._words[first])
+        channels = self._channels((first, stop))
+        held_beats = self._held_beats(words, self._entries[stop] - self._entries[first], channels)
+        if held_beats > limit.weight_beats:
             return False
         if stop - first == 1:
             return True
-        words = self._activation_words(self._most_lines, group)
-        return words <= limit.activation_words and self._out_words(group) <= limit.output_words
+        planes = self._planes((first, stop), channels)
+        inputs = self._activation_words(self._most_lines, planes[1] - planes[0])
+        return inputs <= limit.activation_words and self._out_words(channels) <= limit.output_words
+
+    def _channels(self, span: Range) -> Range:
+        first, last = self.tiles[span[0]], self.tiles[span[1] - 1]
+        return first.first_channel, last.first_channel + last.channels
 
     def _group(self, span: Range) -> Group:
-        first, last = self.tiles[span[0]], self.tiles[span[1] - 1]
-        channels = (first.first_channel, last.first_channel + last.channels)
+        channels = self._channels(span)
         words = int(self._words[span[1]] - self._words[span[0]])
         block = self._block(words, self._entries[span[1]] - self._entries[span[0]], channels)
         return Group(span, (), (block,), channels, self._planes(span, channels))
 
     def _block(self, words: int, entries: NDArray[np.int64], channels: Range) -> Block:
         """Weight block of so many feed words and entries of each column, fillers included."""
-        hardware = self.hardware
-        parameters = 1 if self.step.unit == "vector" else channels[1] - channels[0]
         return Block(
-            feed_beats=-(-words // hardware.feed_places),
-            parameter_beats=parameters * hardware.parameter_beats,
-            stream_beats=tuple((-(-entries // hardware.stream_places)).tolist()),
+            feed_beats=-(-words // self._feed_places),
+            parameter_beats=self._parameters(channels) * self._parameter_beats,
+            stream_beats=tuple((-(-entries // self._stream_places)).tolist()),
         )
+
+    def _held_beats(self, words: int, entries: NDArray[np.int64], channels: Range) -> int:
+        """Beats that memories take for the block of `_block`."""
+        longest = -(-int(entries.max(initial=0)) // self._stream_places)
+        parameter_beats = self._parameters(channels) * self._parameter_beats
+        return -(-words // self._feed_places) + parameter_beats + entries.size * longest
+
+    def _parameters(self, channels: Range) -> int:
+        return 1 if self.step.unit == "vector" else channels[1] - channels[0]
 
     def _planes(self, span: Range, channels: Range) -> Range:
         if self.step.unit == "vector":
@@ -406,30 +444,22 @@ class Cutter:
     ) -> tuple[int, Block]:
         """Find the longest chunk from `start` that fits: one past its last word, and its block."""
 
-        def block(stop: int) -> Block:
-            part = np.ascontiguousarray(tile.counts[:, start:stop])
-            entries = kernels.column_entries(part)
-            return self._block(stop - start, entries, channels)
+        def entries(stop: int) -> NDArray[np.int64]:
+            return kernels.column_entries(np.ascontiguousarray(tile.counts[:, start:stop]))
 
-        most = tile.words.size - start
-        reach = 1  # doubled while it fits, so that no part longer than twice a chunk is looked at
-        while reach < most and block(start + reach).held_beats <= limit.weight_beats:
-            reach *= 2
-        stop = _last_fitting(
-            start,
-            start + min(reach, most),
-            lambda stop: block(stop).held_beats <= limit.weight_beats,
-        )
-        return stop, block(max(stop, start + 1))
+        def fits(stop: int) -> bool:
+            held_beats = self._held_beats(stop - start, entries(stop), channels)
+            return held_beats <= limit.weight_beats
+
+        stop = _last_fitting(start, tile.words.size, fits)
+        return stop, self._block(stop - start, entries(max(stop, start + 1)), channels)
 
     def _least_weight_beats(self) -> int:
         """Weight memory that is enough where every word is a chunk of its own."""
         return max(
-            self._block(
-                1,
-                np.maximum(tile.counts.max(axis=1), 1).astype(np.int64),
-                (0, tile.channels),
-            ).held_beats
+            self._held_beats(
+                1, np.maximum(tile.counts.max(axis=1), 1).astype(np.int64), (0, tile.channels)
+            )
             for tile in self.tiles
         )
 
@@ -438,8 +468,8 @@ class Cutter:
     def _strips(self, groups: tuple[Group, ...], limit: Capacity) -> tuple[Strip, ...]:
         """Consecutive pixel tiles whose input rows and outputs fit."""
         geometry = self.geometry
-        widest = max(groups, key=lambda group: group.in_words)
-        out_words = max(self._out_words(group) for group in groups)
+        in_words = max(group.in_words for group in groups)
+        out_words = max(self._out_words(group.channels) for group in groups)
         word_bytes = geometry.rows * self.hardware.word_bytes
         if out_words > limit.output_words:
             raise self._too_small(
@@ -448,7 +478,7 @@ class Cutter:
                 out_words * word_bytes,
                 "lower array.rows or array.cols",
             )
-        needed = self._activation_words(self._most_lines, widest)
+        needed = self._activation_words(self._most_lines, in_words)
         if needed > limit.activation_words:
             raise self._too_small(
                 "the input rows of one pixel tile",
@@ -458,7 +488,7 @@ class Cutter:
             )
 
         def fits(first: int, stop: int) -> bool:
-            words = self._activation_words(strip_of(geometry, (first, stop)).lines, widest)
+            words = self._activation_words(strip_of(geometry, (first, stop)).lines, in_words)
             outputs = (stop - first) * out_words
             return words <= limit.activation_words and outputs <= limit.output_words
 
@@ -470,21 +500,21 @@ class Cutter:
             first = stop
         return tuple(strips)
 
-    def _activation_words(self, lines: int, group: Group) -> int:
+    def _activation_words(self, lines: int, in_words: int) -> int:
         """Words of a bank that strips of so many lines take."""
         phases = self.geometry.stride[0] * self.geometry.stride[1]
-        return self.step.operands * phases * lines * group.in_words
+        return self.step.operands * phases * lines * in_words
 
-    def _out_words(self, group: Group) -> int:
+    def _out_words(self, channels: Range) -> int:
         """Words of a bank that the outputs of one pixel tile take."""
-        first, last = output_planes(self.step, group.channels)
+        first, last = output_planes(self.step, channels)
         return last - first
 
     @cached_property
     def _most_lines(self) -> int:
         """Lines that the pixel tile with the most takes."""
-        tiles = range(self.geometry.pixel_tiles)
-        return max(strip_of(self.geometry, (i, i + 1)).lines for i in tiles)
+        tiles = np.arange(self.geometry.pixel_tiles)
+        return int(tile_lines(self.geometry, tiles).max())
 
     def _too_small(self, what: str, key: str, need_bytes: int, way: str) -> HardwareError:
         halves = self.hardware.halves
@@ -522,5 +552,9 @@ class Cutter:
         words = sum(in_words) if len(strips) > 1 else kept_words
         groups_outer = weight_beats(1) * beat_bytes + rows * words * row_bytes
         pixels = self.geometry.out_height * self.geometry.out_width
-        stored = sum(self._out_words(group) for group in groups) * pixels * self.hardware.word_bytes
+        stored = (
+            sum(self._out_words(group.channels) for group in groups)
+            * pixels
+            * self.hardware.word_bytes
+        )
         return strips_outer <= groups_outer, min(strips_outer, groups_outer) + stored
