@@ -105,6 +105,41 @@ def engine_parameters(hardware: Hardware) -> dict[str, int]:
     }
 
 
+def top_parameters(
+    hardware: Hardware, feed_beats: int, stream_beats: int, parameter_words: int
+) -> dict[str, int]:
+    """Verilog parameters of `napier_top`.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    feed_beats : int
+        Depth of the feed memory in beats.
+    stream_beats : int
+        Depth of each column's stream memory in beats.
+    parameter_words : int
+        Depth of the parameter memory.
+
+    Returns
+    -------
+    dict of str to int
+        All but the width of external addresses and the layers of the counter memory, which have
+        defaults.
+    """
+    engine = engine_parameters(hardware)
+    names = ("ROWS", "COLS", "FEED", "DEPTH", "PE_KIND", "TERMS", "CODE_W", "WEIGHT_W", "ACC_BITS")
+    names += ("SATURATE", "EVENTS_W", "SPILL", "WIDE_BITS", "LANES", "POST_W")
+    return {name: engine[name] for name in names} | {
+        "DATA_W": 8 * hardware.beat_bytes,
+        "FEED_BEATS": feed_beats,
+        "STREAM_BEATS": stream_beats,
+        "PARAM_WORDS": parameter_words,
+        "ACT_WORDS": hardware.bank_words,
+        "OUT_WORDS": hardware.output_bank_words,
+        "MACHINE_ID": hardware.machine_id,
+    }
+
+
 def run_configuration(
     program: LayerProgram,
     *,

@@ -10,7 +10,6 @@
 //   loading         words of the descriptor being loaded, stable while its transfers take place
 //   running         words of the descriptor of the pass that runs or ran last (of the store, in the
 //                   cycle of its op_start)
-//   take            `running` changes at the end of this cycle
 //   clear           resets dma and engine after an error
 //   run_*           counters of the engine, final from the cycle after engine_done
 //
@@ -94,7 +93,6 @@ module control #(
 
     // dma and engine
     output wire                clear,
-    output wire                take,
     output wire [WORDS*32-1:0] loading,
     output wire [WORDS*32-1:0] running
 );
@@ -157,7 +155,7 @@ module control #(
       .run_cycles      (run_cycles)
   );
 
-  wire new_layer;
+  wire new_layer, take;
   wire [2:0] load_error;
 
   descriptor #(
