@@ -35,10 +35,10 @@ from rtl_models.contracts import PERun, narrow_variants, replace_module, run_pe
 from rtl_models.engine import EngineRuns, Simulator, run_engine
 from rtl_models.trace import first_difference
 from simulator.hardware import Hardware, hardware_from_dict
-from simulator.plan import LayerPlan
+from simulator.plan import StepPlan
 from simulator.program import Geometry, LayerProgram, compile_layer, layer_geometry
 from simulator.stepped import ENGINE_CAUSES, Engine
-from simulator.timing import plan_layer, time_plan
+from simulator.timing import plan_layer, run_timings
 
 Array = NDArray[Any]
 
@@ -144,7 +144,7 @@ class _Job:
 
     layer: WeightedLayer
     hardware: Hardware  # memories large enough for the whole layer
-    plan: LayerPlan
+    plan: StepPlan
     runs: list[LayerProgram]
     input_signed: bool
 
@@ -304,8 +304,8 @@ def _expected(job: _Job, image: Array) -> _Expected:
     output = Tensor("codes", (1,), "int64", zero_point=job.layer.output_zero_point)
     codes = post_process(job.layer, sums.value, output).astype(np.int64)
     events = np.minimum(sums.events, (1 << array.events_bits) - 1)  # the counters stop there
-    causes = time_plan(job.plan, job.hardware).cycles_by_cause
-    counters = {cause: causes[cause] for cause in ENGINE_CAUSES}
+    runs = run_timings(job.plan, job.hardware)
+    counters = {cause: sum(run.cycles_by_cause[cause] for run in runs) for cause in ENGINE_CAUSES}
     return _Expected(
         codes=codes.reshape(_output_shape(job.geometry)),
         counters={

@@ -16,9 +16,10 @@ widths. Every output code costs one 32 x 32 multiplier and one 32-bit adder, eve
 layer without weights one 32-bit adder (compute). A bit of memory costs what a bank of its size
 costs: streams, feed words and parameters are in banks of weight_bytes / C, activations in banks of
 activation_bytes / R, outputs of output_bytes / R. What comes from external memory is written into
-the activation memory's banks, what goes there is read from the output memory's. Idle PEs and the
-clock cost nothing. Absolute energies from such a table are good to a factor of two or so: compare
-them with each other.
+the weight or the activation memory's banks, what goes there is read from the output memory's;
+descriptors go into registers. A layer of the host costs its arithmetic and external memory. Idle
+PEs and the clock cost nothing. Absolute energies from such a table are good to a factor of two or
+so: compare them with each other.
 """
 
 from __future__ import annotations
@@ -177,10 +178,10 @@ def memory_accesses(events: Events, hardware: Hardware) -> list[Access]:
         Access(events.feed_words * hardware.feed_word_bits, stream_bank),
         Access(events.parameter_reads * hardware.parameter_bits, stream_bank),
         Access(events.window_words * window_bits, activation_bank),
-        Access(events.vector_operations * array.activation_bits, activation_bank),
-        Access(events.dram_read_bytes * 8, activation_bank),
+        Access(events.weight_load_bytes * 8, stream_bank),
+        Access(events.activation_load_bytes * 8, activation_bank),
         Access(events.output_codes * array.activation_bits, output_bank),
-        Access(events.dram_write_bytes * 8, output_bank),
+        Access(events.output_store_bytes * 8, output_bank),
     ]
 
 

@@ -283,77 +283,6 @@ def run_cycles(
     return compute, fire - compute - waiting, waiting + after, 3 + fire + after
 
 
-# -- transfers (T rules) --------------------------------------------------------------------------
-
-
-@jit
-def _transfer_cycles(size_bytes: int, bytes_per_cycle: int, latency_cycles: int) -> int:
-    if size_bytes == 0:
-        return 0
-    return latency_cycles + (size_bytes + bytes_per_cycle - 1) // bytes_per_cycle
-
-
-@jit
-def transfer_stalls(
-    load_weight_bytes: NDArray[np.int64],
-    load_activation_bytes: NDArray[np.int64],
-    store_bytes: NDArray[np.int64],
-    run_cycles: NDArray[np.int64],
-    double_buffer: bool,
-    bytes_per_cycle: int,
-    latency_cycles: int,
-) -> tuple[int, int, int, int]:
-    """Find how long the engine waits for the DMA (rules T4 to T6).
-
-    Parameters
-    ----------
-    load_weight_bytes, load_activation_bytes, store_bytes, run_cycles : (passes,) int64
-    double_buffer : bool
-    bytes_per_cycle, latency_cycles : int
-
-    Returns
-    -------
-    stall_weights, stall_activations, stall_outputs, total : int
-        `total` is the cycle in which the last store ends, counted from the layer's start.
-    """
-    passes = run_cycles.size
-    ahead = 2 if double_buffer else 1
-    done = np.zeros(passes + 1, dtype=np.int64)  # done[j + 1]: the engine finished pass j
-    weights_end = np.zeros(passes, dtype=np.int64)
-    loads_end = np.zeros(passes, dtype=np.int64)
-    stored = np.zeros(passes, dtype=np.int64)
-    dma = 0  # cycle in which the DMA is free
-    stall_weights = stall_activations = stall_outputs = 0
-    for load in range(passes + ahead - 1):
-        if load < passes and load_weight_bytes[load] + load_activation_bytes[load] > 0:
-            if load >= ahead:
-                dma = max(dma, done[load - ahead + 1])
-            if load_weight_bytes[load] > 0:
-                dma += _transfer_cycles(load_weight_bytes[load], bytes_per_cycle, latency_cycles)
-                weights_end[load] = dma
-            dma += _transfer_cycles(load_activation_bytes[load], bytes_per_cycle, latency_cycles)
-            loads_end[load] = dma
-        j = load - ahead + 1
-        if j < 0:
-            continue
-        free = done[j]
-        start = max(free, loads_end[j])
-        if j >= ahead:
-            start = max(start, stored[j - ahead])
-        weights = max(free, weights_end[j])
-        activations = max(weights, loads_end[j])
-        stall_weights += weights - free
-        stall_activations += activations - weights
-        stall_outputs += start - activations
-        done[j + 1] = start + run_cycles[j]
-        if store_bytes[j] > 0:
-            dma = max(dma, done[j + 1])
-            dma += _transfer_cycles(store_bytes[j], bytes_per_cycle, latency_cycles)
-            stored[j] = dma
-    end = max(done[passes], dma)
-    return stall_weights, stall_activations, stall_outputs + end - done[passes], end
-
-
 # -- accumulators (P rules) -----------------------------------------------------------------------
 
 
@@ -816,7 +745,7 @@ def post_process(
         _post_process_tile(tile, value, parameters, rules, codes)
 
 
-# -- layers without weights (rule T7) -------------------------------------------------------------
+# -- layers without weights -----------------------------------------------------------------------
 
 
 @jit

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.errors import InputError
-from golden.network import DTYPES, Conv2D, Layer, Network, Tensor, WeightedLayer
+from golden.network import DTYPES, Conv2D, Network, Tensor, WeightedLayer
 from simulator.energy import EnergyBreakdown, EnergyTable, layer_energy, load_table, sram_bytes
 from simulator.hardware import Hardware, check_layer_fits
+from simulator.plan import NetworkPlan, StepPlan, plan_network
 from simulator.projection import project_weights
-from simulator.results import LayerTiming, OverflowRecord
-from simulator.stepped import step_layer
-from simulator.timing import time_layer, time_vector_layer
+from simulator.results import LayerTiming, LayerUnit, OverflowRecord, RunTiming
+from simulator.stepped import run_step
+from simulator.timing import layer_units, one_inference, run_timings, time_plan
+from simulator.transfers import step_schedule
 from simulator.values import overflow_record, run_weighted
 from simulator.vector import run_vector
 
@@ -44,6 +46,8 @@ class LayerResult:
     ----------
     index : int
     name, op : str
+    unit : str
+        "array", "vector", "host", or "free" where nothing is to be done.
     input_shape, output_shape : tuple of int
         Of one inference; the first input's.
     macs : int
@@ -64,6 +68,7 @@ class LayerResult:
     index: int
     name: str
     op: str
+    unit: LayerUnit
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     macs: int
@@ -82,6 +87,7 @@ class LayerResult:
             "index": self.index,
             "name": self.name,
             "op": self.op,
+            "unit": self.unit,
             "input_shape": list(self.input_shape),
             "output_shape": list(self.output_shape),
             "macs": self.macs,
@@ -232,69 +238,97 @@ def simulate(
             check_layer_fits(layer, hardware, projected.tensors[layer.inputs[0]].dtype)
     tensors = _checked_inputs(projected, inputs) if inputs is not None and values else {}
     samples = len(next(iter(tensors.values()))) if tensors else 0
-    for constant in projected.constants if samples else ():
-        shape = (samples, *constant.codes.shape[1:])
-        tensors[constant.tensor] = np.broadcast_to(constant.codes, shape)
-    results = []
-    last_use = _last_uses(projected)
+    if progress is not None:
+        progress(0, len(projected.layers), projected.layers[0].name)
+    plan = plan_network(one_inference(projected), hardware)
+    work = _Values(plan, tensors, samples, speed)
+    records = []
     for index, layer in enumerate(projected.layers):
         if progress is not None:
             progress(index, len(projected.layers), layer.name)
-        arrays = [tensors[i] for i in layer.inputs] if samples else None
-        codes, timing, record = _run_layer(projected, layer, arrays, hardware, speed)
-        if codes is not None:
-            tensors[layer.outputs[0]] = codes
-        results.append(_layer_result(projected, index, timing, record, hardware, table))
-        for i in layer.inputs:
-            if last_use[i] == index:
-                tensors.pop(i, None)
+        records.append(work.run(index) if samples else None)
     if progress is not None:
         progress(len(projected.layers), len(projected.layers), "done")
+    if speed == "fast":
+        timings = time_plan(plan)
+    else:
+        timings = time_plan(plan, work.run_timings, step_schedule)
+    units = layer_units(plan)
     return RunResult(
         network=projected,
         hardware=hardware,
         energy_table=table,
         weights=weights,
         samples=samples,
-        layers=tuple(results),
-        outputs=tuple(tensors[i] for i in projected.outputs) if samples else (),
+        layers=tuple(
+            _layer_result(plan, index, units[index], timings[index], records[index], table)
+            for index in range(len(projected.layers))
+        ),
+        outputs=tuple(work.tensors[i] for i in projected.outputs) if samples else (),
     )
 
 
-def _run_layer(
-    network: Network,
-    layer: Layer,
-    arrays: list[Array] | None,
-    hardware: Hardware,
-    speed: Speed,
-) -> tuple[Array | None, LayerTiming, OverflowRecord | None]:
-    """Codes (None without values), timing and overflow record of one layer."""
-    sources = [_single(network.tensors[i]) for i in layer.inputs]
-    output = network.tensors[layer.outputs[0]]
-    if not isinstance(layer, WeightedLayer):
-        codes = None if arrays is None else run_vector(layer, arrays, output)
-        return codes, time_vector_layer(layer, sources, _single(output), hardware), None
-    if arrays is None:
-        return None, time_layer(layer, sources[0].shape, hardware), None
-    if speed == "fast":
-        codes, record = run_weighted(layer, arrays[0], output, hardware)
-        return codes, time_layer(layer, sources[0].shape, hardware), record
-    run = step_layer(layer, hardware, arrays[0])
-    codes = run.outputs.reshape((-1, *output.shape[1:])).astype(DTYPES[output.dtype])
-    return codes, run.timing, overflow_record(run.accumulators, hardware)
+class _Values:
+    """Outputs of the layers of a network, one after the other."""
+
+    def __init__(
+        self, plan: NetworkPlan, inputs: dict[int, Array], samples: int, speed: Speed
+    ) -> None:
+        self.plan, self.speed = plan, speed
+        self.network = plan.lowered.network
+        self.tensors = dict(inputs)
+        for constant in self.network.constants if samples else ():
+            shape = (samples, *constant.codes.shape[1:])
+            self.tensors[constant.tensor] = np.broadcast_to(constant.codes, shape)
+        self.last_use = _last_uses(self.network)
+        self.steps = {
+            step.step.layer_index: step
+            for program in plan.programs
+            for step in program.steps
+            if step.step.unit == "array"
+        }
+        self.stepped: dict[int, tuple[RunTiming, ...]] = {}
+
+    def run(self, index: int) -> OverflowRecord | None:
+        """Compute a layer; its overflow record where it has weights."""
+        layer = self.network.layers[index]
+        arrays = [self.tensors[i] for i in layer.inputs]
+        output = self.network.tensors[layer.outputs[0]]
+        record = None
+        if not isinstance(layer, WeightedLayer):
+            codes = run_vector(layer, arrays, output)
+        elif self.speed == "stepped" and index in self.steps:
+            found = run_step(self.steps[index], self.plan.hardware, arrays[0])
+            self.stepped[index] = found.runs
+            codes = found.outputs.reshape((-1, *output.shape[1:])).astype(DTYPES[output.dtype])
+            record = overflow_record(found.accumulators, self.plan.hardware)
+        else:
+            codes, record = run_weighted(layer, arrays[0], output, self.plan.hardware)
+        self.tensors[layer.outputs[0]] = codes
+        for i in layer.inputs:
+            if self.last_use[i] == index:
+                self.tensors.pop(i, None)
+        return record
+
+    def run_timings(self, step: StepPlan) -> Sequence[RunTiming]:
+        """Give the runs of a step that was stepped; compute those of the vector unit."""
+        if step.step.unit == "array":
+            return self.stepped[step.step.layer_index]
+        return run_timings(step, self.plan.hardware)
 
 
 def _layer_result(
-    network: Network,
+    plan: NetworkPlan,
     index: int,
+    unit: LayerUnit,
     timing: LayerTiming,
     record: OverflowRecord | None,
-    hardware: Hardware,
     table: EnergyTable,
 ) -> LayerResult:
+    network, hardware = plan.lowered.network, plan.hardware
     layer = network.layers[index]
-    source = _single(network.tensors[layer.inputs[0]]).shape
-    output = _single(network.tensors[layer.outputs[0]]).shape
+    source = network.tensors[layer.inputs[0]].shape
+    output = network.tensors[layer.outputs[0]].shape
     events = timing.events
     macs = weights = work = 0
     if isinstance(layer, WeightedLayer):
@@ -306,6 +340,7 @@ def _layer_result(
         index=index,
         name=layer.name,
         op=layer.op,
+        unit=unit,
         input_shape=source,
         output_shape=output,
         macs=macs,
@@ -324,13 +359,6 @@ def _macs(layer: WeightedLayer, source: tuple[int, ...], output: tuple[int, ...]
     if isinstance(layer, Conv2D):
         return int(output[1] * output[2] * layer.weights.size)
     return int(prod(source) // layer.weights.shape[1] * layer.weights.size)
-
-
-def _single(tensor: Tensor) -> Tensor:
-    """Return the tensor with the batch of one inference."""
-    return Tensor(
-        tensor.name, (1, *tensor.shape[1:]), tensor.dtype, tensor.scale, tensor.zero_point
-    )
 
 
 def _last_uses(network: Network) -> dict[int, int]:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+LayerUnit = Literal["array", "vector", "host", "free"]
+"""What does a layer: the PE array, the vector unit, the host, or nothing (its words stay)."""
 
 CAUSES = (
     "compute",
     "fill",
     "stall_feed",
     "drain",
+    "control",
+    "stall_descriptor",
     "stall_weights",
     "stall_activations",
     "stall_outputs",
     "vector",
 )
-"""Every cycle of a layer has one of these causes (docs/microarchitecture.md, rules E5, T6, T7)."""
+"""Every cycle of a layer has one of these causes (docs/microarchitecture.md, rules E5, T10, V5).
+
+`vector` are the cycles of a layer that the host computes."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +47,13 @@ class Events:
     output_codes : int
         Codes written to the output memory.
     vector_operations : int
-        Elements (pools, mean: taps) processed by the post-processor in layers without weights.
+        Elements that layers without weights work on: outputs; of a pool its taps inside the image,
+        of a mean its inputs.
+    weight_load_bytes, activation_load_bytes, output_store_bytes : int
+        Bytes that the DMA moves into the weight memories and the activation banks, and from the
+        output banks.
     dram_read_bytes, dram_write_bytes : int
-        Bytes moved between external memory and the buffers.
+        All bytes from and to external memory: those and the descriptors, or the host's.
     """
 
     steps: int = 0
@@ -51,8 +63,19 @@ class Events:
     parameter_reads: int = 0
     output_codes: int = 0
     vector_operations: int = 0
+    weight_load_bytes: int = 0
+    activation_load_bytes: int = 0
+    output_store_bytes: int = 0
     dram_read_bytes: int = 0
     dram_write_bytes: int = 0
+
+    def __add__(self, other: Events) -> Events:
+        return Events(
+            *(getattr(self, each.name) + getattr(other, each.name) for each in fields(self))
+        )
+
+    def __mul__(self, times: int) -> Events:
+        return Events(*(getattr(self, each.name) * times for each in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -120,6 +143,7 @@ class LayerTiming:
     Parameters
     ----------
     cycles : int
+        From the end of the layer before to its own end (rule T10).
     cycles_by_cause : dict of str to int
         Every name of `CAUSES`; the values sum to `cycles`.
     events : Events
@@ -128,3 +152,33 @@ class LayerTiming:
     cycles: int
     cycles_by_cause: dict[str, int] = field(default_factory=dict)
     events: Events = field(default_factory=Events)
+
+    def __add__(self, other: LayerTiming) -> LayerTiming:
+        causes = self.cycles_by_cause | other.cycles_by_cause
+        return LayerTiming(
+            self.cycles + other.cycles,
+            {
+                cause: self.cycles_by_cause.get(cause, 0) + other.cycles_by_cause.get(cause, 0)
+                for cause in causes
+            },
+            self.events + other.events,
+        )
+
+
+@dataclass(frozen=True)
+class RunTiming:
+    """One run of the engine.
+
+    Parameters
+    ----------
+    cycles : int
+        From 1 to the cycle of `done` (rule E3).
+    cycles_by_cause : dict of str to int
+        Causes of rule E5; the values sum to `cycles`.
+    events : Events
+        Those of the engine; no transfers.
+    """
+
+    cycles: int
+    cycles_by_cause: dict[str, int]
+    events: Events

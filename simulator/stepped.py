@@ -1,13 +1,14 @@
 """The accelerator cycle by cycle: every register of docs/microarchitecture.md, every cycle.
 
-`step_layer` runs a layer. `Engine` is one engine whose cycles can be taken one at a time, so that
-Verilog can be compared with it; `ArrayModel` is the array alone, driven signal by signal. The
-registers are the fields of `simulator.stepped_kernels.EngineRegisters`, by the document's names.
+`step_layer` runs a layer, `run_step` a step of a planned network. `Engine` is one engine whose
+cycles can be taken one at a time, so that Verilog can be compared with it; `ArrayModel` is the
+array alone, driven signal by signal. The registers are the fields of
+`simulator.stepped_kernels.EngineRegisters`, by the document's names.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
 
 import numpy as np
@@ -17,12 +18,15 @@ from golden.errors import InputError
 from golden.formats import IntFormat, split_by_range
 from golden.network import FullyConnected, WeightedLayer
 from simulator import stepped_kernels as kernels
+from simulator.cuts import step_geometry
 from simulator.hardware import Hardware
 from simulator.memory_image import activation_banks, outputs_from_banks
-from simulator.plan import Pass
+from simulator.passes import Pass
+from simulator.plan import StepPlan, plan_network
 from simulator.program import ROUNDINGS, Geometry, LayerProgram, compile_layer
-from simulator.results import AccumulatorValues, Events, LayerTiming
-from simulator.timing import plan_layer
+from simulator.results import AccumulatorValues, Events, LayerTiming, RunTiming
+from simulator.timing import lone_layer, time_plan
+from simulator.transfers import step_schedule
 
 IntArray = NDArray[np.int64]
 
@@ -32,29 +36,17 @@ ENGINE_CAUSES = kernels.COUNTERS[:4]
 ENGINE_EVENTS = kernels.COUNTERS[4:10]
 """Events that an engine counts (`simulator.results.Events`)."""
 
-TRANSFER_CAUSES = ("stall_weights", "stall_activations", "stall_outputs")
-"""Causes of the cycles in which the engine waits, in the order of the kernels (rule T6)."""
-
 
 @dataclass(frozen=True)
-class EngineRun:
-    """One run of the engine.
+class EngineRun(RunTiming):
+    """One run of the engine; its causes are `ENGINE_CAUSES`.
 
     Parameters
     ----------
-    cycles : int
-        From 1 to the cycle of `done` (rule E3).
-    cycles_by_cause : dict of str to int
-        Every name of `ENGINE_CAUSES`; the values sum to `cycles`.
-    events : Events
-        Those of the engine; no transfers.
     overflow_events, overflow_outputs : int
         The counters of rule D4.
     """
 
-    cycles: int
-    cycles_by_cause: dict[str, int]
-    events: Events
     overflow_events: int
     overflow_outputs: int
 
@@ -344,6 +336,29 @@ def _memories(program: LayerProgram, activations: IntArray, outputs: IntArray) -
 
 
 @dataclass(frozen=True)
+class StepRun:
+    """What `run_step` returns.
+
+    Parameters
+    ----------
+    outputs : (N, out_height, out_width, out_channels) int64 array
+        Codes.
+    accumulators : AccumulatorValues
+        In the same shape.
+    runs : tuple of EngineRun
+        One for each pass, of one image.
+    overflow_events, overflow_outputs : int
+        The hardware's counters (rule D4), all images.
+    """
+
+    outputs: IntArray
+    accumulators: AccumulatorValues
+    runs: tuple[EngineRun, ...]
+    overflow_events: int
+    overflow_outputs: int
+
+
+@dataclass(frozen=True)
 class LayerRun:
     """What `step_layer` returns.
 
@@ -383,21 +398,52 @@ def step_layer(layer: WeightedLayer, hardware: Hardware, x: ArrayLike) -> LayerR
     """
     codes = np.asarray(x, dtype=np.int64)
     _check_operands(layer, hardware, codes)
-    program = compile_layer(layer, codes.shape, hardware)
-    passes = plan_layer(layer, (1, *codes.shape[1:]), hardware).passes
-    programs = [_program_of(program, each) for each in passes]
-    engines, runs = [], []
-    for image in codes:
-        engine = Engine(hardware, program.geometry, image, layer.input_zero_point)
-        runs = [engine.run(each) for each in programs]
-        engines.append((engine, runs))
-    shape = _output_shape(layer, codes.shape, program.geometry)
+    plan = plan_network(lone_layer(layer, codes.shape, hardware), hardware)
+    step = plan.programs[0].steps[0]
+    found = run_step(step, hardware, codes)
+    shape = _output_shape(layer, codes.shape, step_geometry(step.step))
+    accumulators = AccumulatorValues(
+        **{
+            field.name: getattr(found.accumulators, field.name).reshape(shape)
+            for field in fields(AccumulatorValues)
+        }
+    )
     return LayerRun(
-        outputs=np.stack([engine.output_image() for engine, _ in engines]).reshape(shape),
-        accumulators=_accumulator_values(
-            [engine.records for engine, _ in engines], hardware, shape
-        ),
-        timing=layer_timing(passes, runs, hardware),
+        outputs=found.outputs.reshape(shape),
+        accumulators=accumulators,
+        timing=time_plan(plan, lambda _: found.runs, step_schedule)[0],
+        overflow_events=found.overflow_events,
+        overflow_outputs=found.overflow_outputs,
+    )
+
+
+def run_step(plan: StepPlan, hardware: Hardware, x: ArrayLike) -> StepRun:
+    """Run all passes of a step of the array cycle by cycle, image after image.
+
+    Parameters
+    ----------
+    plan : StepPlan
+    hardware : Hardware
+    x : integer array
+        Input codes, batch first, in any shape of as many elements.
+    """
+    layer, geometry = plan.step.layer, step_geometry(plan.step)
+    if layer is None:
+        raise ValueError(f"step {plan.step.name!r} is not the array's")
+    image = (geometry.height, geometry.width, geometry.in_channels)
+    codes = np.asarray(x, dtype=np.int64).reshape(-1, *image)
+    shape = (1, *image[1:]) if isinstance(layer, FullyConnected) else (1, *image)
+    program = compile_layer(layer, shape, hardware)
+    programs = [_program_of(program, each) for each in plan.passes]
+    engines, runs = [], []
+    for each in codes:
+        engine = Engine(hardware, geometry, each, layer.input_zero_point)
+        runs = [engine.run(part) for part in programs]
+        engines.append((engine, runs))
+    return StepRun(
+        outputs=np.stack([engine.output_image() for engine, _ in engines]),
+        accumulators=_accumulator_values([engine.records for engine, _ in engines], hardware),
+        runs=tuple(runs),
         overflow_events=sum(run.overflow_events for _, image in engines for run in image),
         overflow_outputs=sum(run.overflow_outputs for _, image in engines for run in image),
     )
@@ -438,72 +484,13 @@ def _output_shape(
     return (prod(input_shape) // geometry.in_channels, geometry.out_channels)
 
 
-def _accumulator_values(
-    records: list[IntArray], hardware: Hardware, shape: tuple[int, ...]
-) -> AccumulatorValues:
-    fields = dict(
-        zip(
-            (*kernels.SEEN, "value"),
-            (field.reshape(shape) for field in np.stack(records, axis=1)),
-            strict=True,
-        )
-    )
+def _accumulator_values(records: list[IntArray], hardware: Hardware) -> AccumulatorValues:
+    found = dict(zip((*kernels.SEEN, "value"), np.stack(records, axis=1), strict=True))
     return AccumulatorValues(
-        value=fields["value"],
-        events=fields["events"],
-        first_step=fields["first_step"],
-        minimum=fields["minimum"],
-        maximum=fields["maximum"],
-        persistent=split_by_range(fields["exact"], IntFormat(hardware.result_bits)),
-    )
-
-
-def layer_timing(
-    passes: tuple[Pass, ...], runs: list[EngineRun], hardware: Hardware
-) -> LayerTiming:
-    """Step the DMA and the engine through the passes of one image (T rules)."""
-    ahead = 2 if hardware.buffers.double_buffer else 1
-    waits = kernels.run_transfers(_transfers(passes, runs, hardware, ahead), ahead)
-    by_cause = {cause: sum(run.cycles_by_cause[cause] for run in runs) for cause in ENGINE_CAUSES}
-    by_cause |= dict(zip(TRANSFER_CAUSES, waits[:3].tolist(), strict=True))
-    by_cause["vector"] = 0
-    counted = {
-        name: sum(getattr(run.events, name) for run in runs) for name in Events.__dataclass_fields__
-    }
-    counted["dram_read_bytes"] = sum(
-        each.load_weight_bytes + each.load_activation_bytes for each in passes
-    )
-    counted["dram_write_bytes"] = sum(each.store_bytes for each in passes)
-    return LayerTiming(int(waits.sum()), by_cause, Events(**counted))
-
-
-def _transfers(
-    passes: tuple[Pass, ...], runs: list[EngineRun], hardware: Hardware, ahead: int
-) -> kernels.Transfers:
-    sizes = np.array(
-        [[each.load_weight_bytes, each.load_activation_bytes, each.store_bytes] for each in passes],
-        dtype=np.int64,
-    )
-    dram = hardware.dram
-    cycles = np.where(sizes > 0, dram.latency_cycles + -(-sizes // dram.bytes_per_cycle), 0)
-    queue = [
-        (j, kind)
-        for step in range(len(passes) + ahead - 1)
-        for j, kind in (
-            (step, kernels.WEIGHTS),
-            (step, kernels.ACTIVATIONS),
-            (step - ahead + 1, kernels.OUTPUTS),
-        )
-        if 0 <= j < len(passes) and sizes[j, kind] > 0
-    ]
-    return kernels.Transfers(
-        run_cycles=np.array([run.cycles for run in runs], dtype=np.int64),
-        transfer_cycles=cycles.astype(np.int64),
-        queue=np.array(queue, dtype=np.int64).reshape(-1, 2),
-        moved=(sizes == 0).astype(np.int64),
-        pass_done=_zeros(len(passes)),
-        next_transfer=_zeros(1),
-        next_pass=_zeros(1),
-        dma_left=_zeros(1),
-        engine_left=_zeros(1),
+        value=found["value"],
+        events=found["events"],
+        first_step=found["first_step"],
+        minimum=found["minimum"],
+        maximum=found["maximum"],
+        persistent=split_by_range(found["exact"], IntFormat(hardware.result_bits)),
     )

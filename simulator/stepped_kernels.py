@@ -1,4 +1,4 @@
-"""One cycle of the accelerator, register by register (docs/microarchitecture.md, sections 4 to 9).
+"""One cycle of the accelerator, register by register (docs/microarchitecture.md, sections 4 to 8).
 
 Registers live in NamedTuples of int64 arrays, named as in the document; one-element arrays stand
 for single registers. A step function reads the registers as they are at the beginning of the cycle,
@@ -20,7 +20,6 @@ IntArray = NDArray[np.int64]
 MAC, SHIFT_ADD, TERNARY = 0, 1, 2
 DOUBLE, SINGLE, MULTIPLIER16, SHIFT_HALF_UP, SHIFT_HALF_EVEN = 0, 1, 2, 3, 4
 FILL, COMPUTE, DRAIN, STALL_FEED = 0, 1, 2, 3
-WEIGHTS, ACTIVATIONS, OUTPUTS, RUNNING = 0, 1, 2, 3
 
 SEEN = ("steps", "exact", "minimum", "maximum", "first_step", "events")
 STEPS, EXACT, MINIMUM, MAXIMUM, FIRST_STEP, EVENTS = range(6)
@@ -769,78 +768,3 @@ def finish_engine(
     """Take the cycles of a run that are left, up to `done`."""
     while state.busy[0]:
         step_engine(config, memories, state, records)
-
-
-# -- transfers -------------------------------------------------------------------------------------
-
-
-class Transfers(NamedTuple):
-    """Passes of a layer and the registers of DMA and engine sequencer (T rules).
-
-    The queue holds the transfers in the order of T4 as (pass, kind), kind one of WEIGHTS,
-    ACTIVATIONS, OUTPUTS; those of nothing are left out.
-    """
-
-    run_cycles: IntArray  # (passes,)
-    transfer_cycles: IntArray  # (passes, 3)
-    queue: IntArray  # (transfers, 2)
-    moved: IntArray  # (passes, 3) 1 where a transfer is over, or of nothing
-    pass_done: IntArray  # (passes,)
-    next_transfer: IntArray  # (1,)
-    next_pass: IntArray  # (1,)
-    dma_left: IntArray  # (1,) cycles of the transfer under way
-    engine_left: IntArray  # (1,) cycles of the pass under way
-
-
-@jit
-def begin_what_can(transfers: Transfers, ahead: int) -> None:
-    """Start the next transfer and the next pass where nothing holds them (T4, T5)."""
-    passes = transfers.run_cycles.size
-    at = transfers.next_transfer[0]
-    if transfers.dma_left[0] == 0 and at < len(transfers.queue):
-        j, kind = transfers.queue[at, 0], transfers.queue[at, 1]
-        holder = j if kind == OUTPUTS else j - ahead
-        if holder < 0 or transfers.pass_done[holder]:
-            transfers.dma_left[0] = transfers.transfer_cycles[j, kind]
-    j = transfers.next_pass[0]
-    if transfers.engine_left[0] == 0 and j < passes:
-        loaded = transfers.moved[j, WEIGHTS] and transfers.moved[j, ACTIVATIONS]
-        if loaded and (j < ahead or transfers.moved[j - ahead, OUTPUTS]):
-            transfers.engine_left[0] = transfers.run_cycles[j]
-
-
-@jit
-def step_transfers(transfers: Transfers, ahead: int) -> int:
-    """One cycle of DMA and engine: why the engine waited, or RUNNING (T6)."""
-    begin_what_can(transfers, ahead)
-    j = transfers.next_pass[0]
-    cause = OUTPUTS
-    if transfers.engine_left[0] > 0:
-        cause = RUNNING
-    elif j < transfers.run_cycles.size:
-        if not transfers.moved[j, WEIGHTS]:
-            cause = WEIGHTS
-        elif not transfers.moved[j, ACTIVATIONS]:
-            cause = ACTIVATIONS
-    if transfers.dma_left[0] > 0:
-        transfers.dma_left[0] -= 1
-        if transfers.dma_left[0] == 0:
-            at = transfers.next_transfer[0]
-            transfers.moved[transfers.queue[at, 0], transfers.queue[at, 1]] = 1
-            transfers.next_transfer[0] += 1
-    if transfers.engine_left[0] > 0:
-        transfers.engine_left[0] -= 1
-        if transfers.engine_left[0] == 0:
-            transfers.pass_done[j] = 1
-            transfers.next_pass[0] += 1
-    return cause
-
-
-@jit
-def run_transfers(transfers: Transfers, ahead: int) -> IntArray:
-    """Cycles of a whole layer by WEIGHTS, ACTIVATIONS, OUTPUTS, RUNNING."""
-    causes = np.zeros(4, np.int64)
-    passes, queued = transfers.run_cycles.size, len(transfers.queue)
-    while transfers.next_pass[0] < passes or transfers.next_transfer[0] < queued:
-        causes[step_transfers(transfers, ahead)] += 1
-    return causes

@@ -1,307 +1,368 @@
-"""Cycles and counted events of a layer, without stepping (the fast speed).
+"""Cycles and counted events of networks and layers, without stepping (the fast speed).
 
-Array layers follow the recurrence at the end of section 8 of docs/microarchitecture.md for every
-engine run, and rules T4 to T6 for the transfers between runs; other layers follow rule T7.
+Runs of the engine follow the recurrence at the end of section 8 of docs/microarchitecture.md,
+transfers the rules of section 10 (`simulator.transfers`); layers of the host are estimated by rule
+V5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
-from math import ceil, prod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.errors import HardwareError
 from golden.network import (
-    Add,
-    AveragePool2D,
-    Clamp,
-    Dequantize,
+    FullyConnected,
     Layer,
-    MaxPool2D,
     Mean,
-    Mul,
+    Network,
     Pool2D,
-    Quantize,
-    Reshape,
-    Softmax,
     Tensor,
     WeightedLayer,
 )
 from simulator import kernels
-from simulator.hardware import Hardware, check_layer_fits
-from simulator.plan import (
-    Capacity,
-    LayerPlan,
-    Pass,
-    Range,
-    capacity,
-    channel_tiles,
-    cut_layer,
-    geometry,
-    whole_layer,
+from simulator.cuts import step_geometry
+from simulator.hardware import Hardware
+from simulator.lowering import Step
+from simulator.pass_table import Runs
+from simulator.passes import Pass
+from simulator.plan import NetworkPlan, Program, StepPlan, plan_network
+from simulator.program import layer_geometry
+from simulator.results import CAUSES, Events, LayerTiming, LayerUnit, RunTiming
+from simulator.transfers import (
+    TRANSFER_CAUSES,
+    Bus,
+    Operations,
+    Schedule,
+    bus_of,
+    schedule,
 )
-from simulator.results import CAUSES, Events, LayerTiming
+
+IntArray = NDArray[np.int64]
 
 FILL_CYCLES = 3
 """Cycles 1 to 3 of a run: the pipeline fills (rule E1)."""
 
-POST_PROCESSED = (Add, Mul, Softmax, Clamp, Quantize, Dequantize)
-"""Layers whose work is one operation for each output element."""
+StepRuns = Callable[[StepPlan], Sequence[RunTiming]]
+"""Times the runs of all passes of a step."""
+
+Scheduler = Callable[[Operations, Bus], Schedule]
 
 
-SHARES = (1, 2, 4, 8)
-"""Passes of at most one part in so many of the layer are tried (rule T3)."""
+def time_network(network: Network, hardware: Hardware) -> tuple[LayerTiming, ...]:
+    """Cycles by cause and events of every layer of one inference.
 
-
-def plan_layer(layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware) -> LayerPlan:
-    """Choose how a weighted layer is cut into passes (rule T3).
+    The cycles of a layer reach from the end of the layer before to its own end (rule T10). They
+    are not those of the layer alone, because its first descriptor and weights are loaded before.
 
     Parameters
     ----------
-    layer : WeightedLayer
-    input_shape : tuple of int
-        Of one inference (batch 1).
+    network : Network
     hardware : Hardware
-
-    Returns
-    -------
-    LayerPlan
 
     Raises
     ------
     HardwareError
         Where a buffer cannot hold the smallest pass, or the PE cannot take a weight.
     """
-    return _choose(layer, input_shape, hardware)[0]
+    return time_plan(plan_network(one_inference(network), hardware))
 
 
 def time_layer(
     layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware
 ) -> LayerTiming:
-    """Cycles by cause and events of one array layer and one inference, cut as `plan_layer` does.
-
-    Parameters and errors are those of `plan_layer`.
-    """
-    return _choose(layer, input_shape, hardware)[1]
-
-
-def time_plan(plan: LayerPlan, hardware: Hardware) -> LayerTiming:
-    """Cycles by cause and events of a layer that is cut already."""
-    return _time(plan, hardware, {})
-
-
-def _choose(
-    layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware
-) -> tuple[LayerPlan, LayerTiming]:
-    """Rule T3: the fewest cycles of all cuts that move no more bytes than the largest passes do."""
-    check_layer_fits(layer, hardware)
-    shape = geometry(layer, input_shape)
-    tiles = channel_tiles(layer, shape, hardware)
-    runs: _Runs = {}
-    most = capacity(hardware)
-    best = cut_layer(layer.name, shape, tiles, hardware, most)
-    timing = _time(best, hardware, runs)
-    if not hardware.buffers.double_buffer:
-        return best, timing
-    limit_bytes = _dram_bytes(timing)
-    whole = whole_layer(shape, tiles, hardware)
-    tried = {most}
-    for weight_share, pixel_share in product(SHARES, SHARES):
-        limit = Capacity(
-            activation_bytes=min(most.activation_bytes, -(-whole.activation_bytes // pixel_share)),
-            weight_bytes=min(most.weight_bytes, -(-whole.weight_bytes // weight_share)),
-            output_bytes=min(most.output_bytes, -(-whole.output_bytes // pixel_share)),
-        )
-        if limit in tried:
-            continue
-        tried.add(limit)
-        try:
-            plan = cut_layer(layer.name, shape, tiles, hardware, limit)
-        except HardwareError:  # so small a part holds no pass at all
-            continue
-        if sum(p.load_weight_bytes + p.load_activation_bytes for p in plan.passes) > limit_bytes:
-            continue
-        found = _time(plan, hardware, runs)
-        if found.cycles < timing.cycles and _dram_bytes(found) <= limit_bytes:
-            best, timing = plan, found
-    return best, timing
-
-
-def _dram_bytes(timing: LayerTiming) -> int:
-    return timing.events.dram_read_bytes + timing.events.dram_write_bytes
-
-
-def _time(plan: LayerPlan, hardware: Hardware, known: _Runs) -> LayerTiming:
-    """Time a plan; `known` keeps the runs that plans of one layer have in common."""
-    runs = []
-    for each in plan.passes:
-        pixel_tiles = each.pixel_tiles[1] - each.pixel_tiles[0]
-        key = (each.channel_tiles, each.words, pixel_tiles)
-        if key not in known:
-            known[key] = _run(plan, each, pixel_tiles, hardware)
-        runs.append(known[key])
-    loads_stores = np.array(
-        [(p.load_weight_bytes, p.load_activation_bytes, p.store_bytes) for p in plan.passes],
-        dtype=np.int64,
-    )
-    stalls, total = _transfers(loads_stores, [run.total for run in runs], hardware)
-    shape = plan.geometry
-    steps = sum(int(tile.counts.sum()) for tile in plan.tiles) * shape.pixels
-    words = sum(run.words for run in runs)
-    return LayerTiming(
-        cycles=total,
-        cycles_by_cause=dict.fromkeys(CAUSES, 0)
-        | stalls
-        | {
-            "fill": FILL_CYCLES * len(runs),
-            "compute": sum(run.compute for run in runs),
-            "stall_feed": sum(run.stall_feed for run in runs),
-            "drain": sum(run.drain for run in runs),
-        },
-        events=Events(
-            steps=steps,
-            entries=sum(run.entries for run in runs),
-            window_words=words,
-            feed_words=words,
-            parameter_reads=sum(run.parameter_reads for run in runs),
-            output_codes=shape.pixels * shape.out_channels,
-            dram_read_bytes=int(loads_stores[:, :2].sum()),
-            dram_write_bytes=int(loads_stores[:, 2].sum()),
-        ),
-    )
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Cycles and events of one engine run; everything that does not depend on its transfers."""
-
-    compute: int
-    stall_feed: int
-    drain: int
-    total: int
-    entries: int
-    words: int
-    parameter_reads: int
-
-
-_Runs = dict[tuple[Range, Range | None, int], _Run]
-"""Runs by channel tiles, words, and number of pixel tiles."""
-
-
-def _run(plan: LayerPlan, each: Pass, pixel_tiles: int, hardware: Hardware) -> _Run:
-    """One engine run."""
-    tiles = plan.tiles[slice(*each.channel_tiles)]
-    counts = [tile.counts for tile in tiles]
-    if each.words is not None:
-        counts = [counts[0][:, slice(*each.words)]]
-    filled = [kernels.with_fillers(np.ascontiguousarray(count)) for count in counts]
-    words = [count.shape[1] for count in counts]
-    drain_cycles = [tile.channels * hardware.drain_groups for tile in tiles]
-    compute, stall_feed, drain, total = kernels.run_cycles(
-        np.concatenate(filled, axis=1),
-        np.cumsum(words),
-        np.array(drain_cycles, dtype=np.int64),
-        pixel_tiles,
-        hardware.depth,
-        each.drain,
-    )
-    return _Run(
-        compute=compute,
-        stall_feed=stall_feed,
-        drain=drain,
-        total=total,
-        entries=sum(int(count.sum()) for count in filled) * pixel_tiles,
-        words=sum(words) * pixel_tiles,
-        parameter_reads=sum(drain_cycles) * pixel_tiles if each.drain else 0,
-    )
-
-
-def _transfers(
-    loads_stores: NDArray[np.int64], run_cycles: list[int], hardware: Hardware
-) -> tuple[dict[str, int], int]:
-    """Stalls by cause and the layer's cycles; a row is (weights, activations, store) of a pass."""
-    weights, activations, outputs, total = kernels.transfer_stalls(
-        np.ascontiguousarray(loads_stores[:, 0]),
-        np.ascontiguousarray(loads_stores[:, 1]),
-        np.ascontiguousarray(loads_stores[:, 2]),
-        np.array(run_cycles, dtype=np.int64),
-        hardware.buffers.double_buffer,
-        hardware.dram.bytes_per_cycle,
-        hardware.dram.latency_cycles,
-    )
-    stalls = {
-        "stall_weights": weights,
-        "stall_activations": activations,
-        "stall_outputs": outputs,
-    }
-    return stalls, total
-
-
-# -- layers without weights (rule T7) -------------------------------------------------------------
-
-
-def time_vector_layer(
-    layer: Layer, inputs: Sequence[Tensor], output: Tensor, hardware: Hardware
-) -> LayerTiming:
-    """Cycles by cause and events of one layer without weights and one inference.
-
-    The layer is cut into as many equal passes as its inputs need in the activation buffer or its
-    output in the output buffer, whichever is more; a pass reads, computes and writes its share.
-    Rows that two passes of a pool both need are counted once.
+    """Cycles by cause and events of one array layer that is a whole program, one inference.
 
     Parameters
     ----------
-    layer : Layer
-        Any but a `WeightedLayer`.
-    inputs : sequence of Tensor
-        With the shapes of one inference (batch 1); constants are loaded like any other.
-    output : Tensor
+    layer : WeightedLayer
+    input_shape : tuple of int
+        Batch first.
     hardware : Hardware
 
-    Returns
-    -------
-    LayerTiming
+    Raises
+    ------
+    HardwareError
+        Where a buffer cannot hold the smallest pass, or the PE cannot take a weight.
     """
-    operations = vector_operations(layer, [tensor.shape for tensor in inputs], output.shape)
-    if isinstance(layer, Reshape):
-        return LayerTiming(0, dict.fromkeys(CAUSES, 0))
-    read = sum(_tensor_bytes(tensor, hardware) for tensor in inputs)
-    written = _tensor_bytes(output, hardware)
-    buffers = hardware.buffers
-    share = 2 if buffers.double_buffer else 1
-    passes = max(
-        1,
-        ceil(read / (buffers.activation_bytes // share)),
-        ceil(written / (buffers.output_bytes // share)),
+    return time_plan(plan_network(lone_layer(layer, input_shape, hardware), hardware))[0]
+
+
+def plan_layer(layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware) -> StepPlan:
+    """Plan one array layer that is a whole program; parameters are those of `time_layer`."""
+    plan = plan_network(lone_layer(layer, input_shape, hardware), hardware)
+    return plan.programs[0].steps[0]
+
+
+def lone_layer(layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware) -> Network:
+    """Network of one layer that reads an input of the array's own codes.
+
+    The input of a dense layer is vectors of its features.
+    """
+    geometry = layer_geometry(layer, input_shape, hardware)
+    codes = f"int{hardware.array.activation_bits}"
+    shapes: list[tuple[int, ...]] = [
+        (1, geometry.height, geometry.width, geometry.in_channels),
+        (1, geometry.out_height, geometry.out_width, geometry.out_channels),
+    ]
+    if isinstance(layer, FullyConnected):
+        shapes = [(1, *shape[2:]) for shape in shapes]
+    return Network(
+        name=layer.name,
+        tensors=(Tensor("input", shapes[0], codes), Tensor("output", shapes[1], codes)),
+        layers=(replace(layer, inputs=(0,), outputs=(1,)),),
+        inputs=(0,),
+        outputs=(1,),
     )
-    shares = np.array([_shares(total, passes) for total in (0, read, written, operations)])
-    run_cycles = -(-shares[3] // hardware.post.lanes)
-    stalls, total = _transfers(np.ascontiguousarray(shares[:3].T), run_cycles.tolist(), hardware)
-    return LayerTiming(
-        cycles=total,
-        cycles_by_cause=dict.fromkeys(CAUSES, 0) | stalls | {"vector": int(run_cycles.sum())},
-        events=Events(
-            vector_operations=operations,
-            output_codes=prod(output.shape),
+
+
+def one_inference(network: Network) -> Network:
+    """Return the network with batches of 1."""
+    tensors = tuple(replace(each, shape=(1, *each.shape[1:])) for each in network.tensors)
+    return replace(network, tensors=tensors)
+
+
+def time_plan(
+    plan: NetworkPlan,
+    runs: StepRuns | None = None,
+    scheduler: Scheduler = schedule,
+) -> tuple[LayerTiming, ...]:
+    """Time a network that is planned already, a layer each.
+
+    Parameters
+    ----------
+    plan : NetworkPlan
+    runs : callable or None
+        What times the runs of a step; None for the recurrence.
+    scheduler : callable
+        `schedule`, or `step_schedule`.
+    """
+    hardware = plan.hardware
+    timed_runs: StepRuns = runs or (lambda step: run_timings(step, hardware))
+    layers = plan.lowered.network.layers
+    timings = [LayerTiming(0, dict.fromkeys(CAUSES, 0)) for _ in layers]
+    for part in plan.parts:
+        if isinstance(part, Program):
+            found = _time_program(part, hardware, timed_runs, scheduler)
+            for each, timing in zip(part.steps, found, strict=True):
+                timings[each.step.layer_index] += timing
+        else:
+            timings[part.layer_index] += _time_on_host(part, plan)
+    for index, unit in enumerate(layer_units(plan)):
+        if unit == "vector":
+            timings[index] += LayerTiming(0, {}, _vector_events(layers[index], plan))
+    return tuple(timings)
+
+
+def layer_units(plan: NetworkPlan) -> tuple[LayerUnit, ...]:
+    """Who does each layer of the network."""
+    units: dict[int, LayerUnit] = {step.layer_index: step.unit for step in plan.steps}
+    return tuple(units.get(index, "free") for index in range(len(plan.lowered.network.layers)))
+
+
+# -- programs -------------------------------------------------------------------------------------
+
+
+def program_operations(
+    program: Program, run_cycles: Sequence[int], hardware: Hardware
+) -> Operations:
+    """Write the passes of a program as the scheduler takes them; a layer is a step."""
+    passes = program.passes
+    steps = [step for step in program.steps for _ in step.passes]
+    offset = program.descriptor_offset
+
+    def column(values: Sequence[int]) -> IntArray:
+        return np.array(values, dtype=np.int64)
+
+    def stored(name: str, missing: int) -> IntArray:
+        return column([getattr(p.store, name) if p.store else missing for p in passes])
+
+    return Operations(
+        layer=np.repeat(np.arange(len(program.steps)), [len(s.passes) for s in program.steps]),
+        order=column([p.order for p in passes]),
+        run_cycles=column(run_cycles),
+        descriptor_offset=offset + np.arange(len(passes)) * hardware.descriptor_bytes,
+        weight_offset=column([p.weights.offset for p in passes]),
+        weight_beats=column([p.weights.beats if p.load_weights else 0 for p in passes]),
+        load_offset=column([p.load.offset for p in passes]),
+        load_segments=column([p.load.segments if p.load_activations else 0 for p in passes]),
+        load_words=column([p.load.words for p in passes]),
+        load_stride_bytes=column([p.load.stride_bytes for p in passes]),
+        load_row_words=column([p.load.row_words for p in passes]),
+        load_single=column([int(step_geometry(s.step).stride[1] > 1) for s in steps]),
+        second_offset=column([_second_offset(p) for p in passes]),
+        store_offset=stored("offset", 0),
+        store_segments=stored("segments", 0),
+        store_words=stored("words", 1),
+        store_stride_bytes=stored("stride_bytes", 0),
+        store_first_row_words=stored("first_row_words", 1),
+        store_row_words=stored("row_words", 1),
+    )
+
+
+def _second_offset(each: Pass) -> int:
+    return -1 if each.load.second_offset is None else each.load.second_offset
+
+
+def _time_program(
+    program: Program, hardware: Hardware, runs: StepRuns, scheduler: Scheduler
+) -> list[LayerTiming]:
+    """Time the steps of a program."""
+    timed = [runs(step) for step in program.steps]
+    cycles = [run.cycles for step in timed for run in step]
+    operations = program_operations(program, cycles, hardware)
+    found = scheduler(operations, bus_of(hardware))
+    moved = _transfer_events(operations, hardware)
+    return [
+        _step_timing(step, int(cycles), causes, events)
+        for step, cycles, causes, events in zip(
+            timed, found.layer_cycles, found.causes, moved, strict=True
+        )
+    ]
+
+
+def _step_timing(
+    runs: Sequence[RunTiming], cycles: int, causes: IntArray, moved: Events
+) -> LayerTiming:
+    """Put a step together from its engine runs and its transfers."""
+    by_cause = dict.fromkeys(CAUSES, 0) | dict(zip(TRANSFER_CAUSES, causes.tolist(), strict=True))
+    events = moved
+    same = {id(run): run for run in runs}  # most runs of a long step are one and the same
+    for key, count in Counter(map(id, runs)).items():
+        for cause, spent in same[key].cycles_by_cause.items():
+            by_cause[cause] += count * spent
+        events += same[key].events * count
+    return LayerTiming(cycles, by_cause, events)
+
+
+def _transfer_events(operations: Operations, hardware: Hardware) -> list[Events]:
+    """Bytes that the bus moves for each step."""
+    ops = operations
+    weights = ops.weight_beats * hardware.beat_bytes
+    operands = 1 + (ops.second_offset >= 0)
+    loads = ops.load_segments * ops.load_words * operands * hardware.word_bytes
+    stores = ops.store_segments * ops.store_words * hardware.word_bytes
+    descriptors = np.full_like(weights, hardware.descriptor_bytes)
+    totals = [
+        np.bincount(ops.layer, column).astype(np.int64).tolist()
+        for column in (weights, loads, stores, weights + loads + descriptors)
+    ]
+    return [
+        Events(
+            weight_load_bytes=weight,
+            activation_load_bytes=load,
+            output_store_bytes=store,
             dram_read_bytes=read,
-            dram_write_bytes=written,
-        ),
+            dram_write_bytes=store,
+        )
+        for weight, load, store, read in zip(*totals, strict=True)
+    ]
+
+
+# -- runs of the engine ---------------------------------------------------------------------------
+
+
+def run_timings(plan: StepPlan, hardware: Hardware) -> list[RunTiming]:
+    """Time the runs of all passes of a step by the recurrence; equal runs are one object."""
+    runs = Runs(plan.cut, hardware)
+    geometry = step_geometry(plan.step)
+    pixels = {
+        tiles: geometry.pixels_of(range(*tiles))
+        for tiles in {each.pixel_tiles for each in plan.passes}
+    }
+    known: dict[tuple[Any, ...], RunTiming] = {}
+    found = []
+    for each in plan.passes:
+        tiles = each.pixel_tiles[1] - each.pixel_tiles[0]
+        key = (each.channel_tiles, each.words, tiles, pixels[each.pixel_tiles])
+        if key not in known:
+            known[key] = _run_timing(plan, each, runs, pixels[each.pixel_tiles])
+        found.append(known[key])
+    return found
+
+
+def _run_timing(plan: StepPlan, each: Pass, runs: Runs, pixels: int) -> RunTiming:
+    """Time one run, with `pixels` rows of all its pixel tiles that own one."""
+    tiles = plan.tiles[slice(*each.channel_tiles)]
+    counts = [tile.counts for tile in tiles]
+    if each.words is not None:
+        counts = [np.ascontiguousarray(counts[0][:, slice(*each.words)])]
+    pixel_tiles = each.pixel_tiles[1] - each.pixel_tiles[0]
+    run = runs.run(each.channel_tiles, each.words, pixel_tiles, each.drain)
+    words = pixel_tiles * sum(count.shape[1] for count in counts)
+    channels = sum(tile.channels for tile in tiles) if each.drain else 0
+    events = Events(
+        window_words=words,
+        feed_words=words,
+        parameter_reads=channels * runs.hardware.drain_groups * pixel_tiles,
+        output_codes=channels * pixels,
+    )
+    if plan.step.unit == "array":
+        entries = sum(int(kernels.column_entries(count).sum()) for count in counts)
+        steps = pixels * sum(int(count.sum()) for count in counts)
+        events += Events(steps=steps, entries=entries * pixel_tiles)
+    by_cause = {
+        "fill": FILL_CYCLES,
+        "compute": run.compute,
+        "drain": run.drain,
+        "stall_feed": run.stall_feed,
+    }
+    return RunTiming(run.total, by_cause, events)
+
+
+# -- layers without weights -----------------------------------------------------------------------
+
+
+def _time_on_host(step: Step, plan: NetworkPlan) -> LayerTiming:
+    """Estimate a layer of the host (rule V5)."""
+    hardware, tensors = plan.hardware, plan.lowered.network.tensors
+    layer = plan.lowered.network.layers[step.layer_index]
+    read = sum(_tensor_bytes(tensors[i], hardware) for i in step.inputs)
+    written = _tensor_bytes(tensors[step.output], hardware)
+    events = _vector_events(layer, plan) + Events(
+        output_codes=prod(tensors[step.output].shape),
+        dram_read_bytes=read,
+        dram_write_bytes=written,
+    )
+    by_cause = {
+        "stall_activations": _host_transfer_cycles(read, hardware),
+        "vector": -(-events.vector_operations // hardware.post.lanes),
+        "stall_outputs": _host_transfer_cycles(written, hardware),
+    }
+    return LayerTiming(sum(by_cause.values()), by_cause, events)
+
+
+def _host_transfer_cycles(size_bytes: int, hardware: Hardware) -> int:
+    return hardware.dram.latency_cycles + -(-size_bytes // hardware.dram.bytes_per_cycle)
+
+
+def _vector_events(layer: Layer, plan: NetworkPlan) -> Events:
+    tensors = plan.lowered.network.tensors
+    shapes = [tensors[i].shape for i in layer.inputs]
+    return Events(
+        vector_operations=vector_operations(layer, shapes, tensors[layer.outputs[0]].shape)
     )
 
 
 def vector_operations(
     layer: Layer, input_shapes: Sequence[tuple[int, ...]], output_shape: tuple[int, ...]
 ) -> int:
-    """Elements that the post-processor works on; pools and mean count the taps inside the image."""
-    if isinstance(layer, AveragePool2D | MaxPool2D):
+    """Elements that a layer works on: its outputs; taps inside the image, inputs of a mean.
+
+    A dense layer that the array cannot do has its products.
+    """
+    if isinstance(layer, Pool2D):
         return _pool_taps(layer, input_shapes[0], output_shape)
     if isinstance(layer, Mean):
         return prod(input_shapes[0])
-    return prod(output_shape) if isinstance(layer, POST_PROCESSED) else 0
+    if isinstance(layer, FullyConnected):
+        return prod(output_shape) * int(layer.weights.shape[1])
+    return prod(output_shape)
 
 
 def _pool_taps(layer: Pool2D, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
@@ -320,8 +381,3 @@ def _tensor_bytes(tensor: Tensor, hardware: Hardware) -> int:
     """Bytes of a tensor in the buffers: codes of `activation_bits`, or 4 or 8 bytes an element."""
     wide = {"float32": 4, "int32": 4, "int64": 8}
     return prod(tensor.shape) * wide.get(tensor.dtype, hardware.activation_code_bytes)
-
-
-def _shares(total: int, passes: int) -> list[int]:
-    """`total` in `passes` parts that differ by one at most."""
-    return [total * (i + 1) // passes - total * i // passes for i in range(passes)]
