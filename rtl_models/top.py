@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from golden.errors import ToolError
 from golden.network import Network
-from golden.run import run as run_golden
 from rtl_models.builds import Simulator, build, start_command
 from rtl_models.parameters import engine_parameters
+from rtl_models.reference import Overflows, golden_network
 from rtl_models.sources import VERILOG
 from rtl_models.sources import sources as module_sources
 from simulator.compiler import CompiledNetwork, compile_network, program_layers
 from simulator.hardware import Hardware
-from simulator.machine import LayerResult, simulate
 from simulator.plan import Program
+from simulator.results import LayerTiming
+from simulator.timing import time_network
 from simulator.vector import run_vector
 
 Array = NDArray[Any]
@@ -49,6 +50,11 @@ COUNTERS = (
 )
 """Counters of a layer and of a run, in the order of their registers."""
 
+CAUSE_COUNTERS = COUNTERS[1:10]
+"""Those that sum to the cycles."""
+
+ZEROS = (0,) * len(COUNTERS)
+
 DONE = 2
 """STATUS of a program that ended well."""
 
@@ -68,11 +74,11 @@ class ProgramRun:
     Parameters
     ----------
     status, error, descriptor, cycles : int
-        A status of 0: the program did not end within the limit.
+        A status of 0: the program did not end within the limit, and nothing was read.
     total : dict of str to int
         Keys of `COUNTERS`.
     layers : tuple of dict
-        The same, of each layer of the program (`program_layers`).
+        The same, of each layer of the program (`program_layers`); none where nothing was read.
     """
 
     status: int
@@ -311,7 +317,7 @@ class TopSimulation:
 def _read_report(text: str) -> ProgramRun:
     rows = [[int(word) for word in line.split()] for line in text.splitlines()]
     status, error, descriptor, cycles = rows[0]
-    total, *layers = (dict(zip(COUNTERS, row, strict=True)) for row in rows[1:])
+    total, *layers = (dict(zip(COUNTERS, row, strict=True)) for row in rows[1:] or [ZEROS])
     return ProgramRun(status, error, descriptor, cycles, total, tuple(layers))
 
 
@@ -408,8 +414,8 @@ def verify_network(
     with the hardware's latency and interval.
     """
     run = run_program(network, hardware, inputs, simulation, folder)
-    expected = run_golden(network, inputs, keep_tensors=True).tensors
-    model = simulate(network, hardware, inputs)
+    expected, overflows = golden_network(network, hardware, inputs)
+    timings = time_network(network, hardware)
     compiled = compile_network(network, hardware)
     timed = simulation.bus.as_described
     codes = counters = 0
@@ -420,9 +426,10 @@ def verify_network(
                 f"the program at {program.descriptor_offset:#x} ended with STATUS {found.status},"
                 f" ERROR {found.error}, DESCRIPTOR {found.descriptor}"
             )
+            break
         for index, counts in zip(program_layers(program), found.layers, strict=True):
-            layer = model.layers[index]
-            tensor = network.layers[index].outputs[0]
+            layer = network.layers[index]
+            tensor = layer.outputs[0]
             if tensor in run.unknown:
                 codes += expected[tensor].size
                 differences += _code_difference(
@@ -431,7 +438,7 @@ def verify_network(
                     run.tensors[tensor],
                     run.unknown[tensor],
                 )
-            wanted = _expected_counters(layer, timed)
+            wanted = expected_counters(timings[index], overflows.get(index), timed)
             counters += len(wanted)
             differences += [
                 f"layer {layer.name!r}: {name} should be {value}, not {counts[name]}"
@@ -441,16 +448,17 @@ def verify_network(
     return TopVerification(run, codes, counters, differences[0] if differences else None)
 
 
-def _expected_counters(layer: LayerResult, timed: bool) -> dict[str, int]:
-    """Counters of a layer by the cycle model; the memory decides about most cycles."""
-    causes = layer.timing.cycles_by_cause
-    names = COUNTERS[1:10] if timed else ("compute", "fill", "stall_feed", "drain", "control")
-    record = layer.overflow
+def expected_counters(
+    timing: LayerTiming, overflows: Overflows | None, timed: bool
+) -> dict[str, int]:
+    """Counters of a layer by the models; without `timed` those that no memory has a say in."""
+    causes = timing.cycles_by_cause
+    names = CAUSE_COUNTERS if timed else ("compute", "fill", "stall_feed", "drain", "control")
     return {
-        **({"cycles": layer.timing.cycles} if timed else {}),
+        **({"cycles": timing.cycles} if timed else {}),
         **{name: causes[name] for name in names},
-        "overflow_events": 0 if record is None else record.events,
-        "overflow_outputs": 0 if record is None else record.outputs_affected,
+        "overflow_events": 0 if overflows is None else overflows.events,
+        "overflow_outputs": 0 if overflows is None else overflows.outputs,
     }
 
 

@@ -10,7 +10,7 @@
 //   counter[12 * i + k]                  counter k of layer i (docs/programming.md, section 4)
 //   total[k]                             the same, summed over the run
 // With REPORT = 1 they are written to counters.txt (status error descriptor cycles; totals; a line
-// for each layer), the bytes +first=A to +last=A of the memory to memory.hex, and the simulation ends.
+// for each layer; the first only, if given up), the bytes +first=A to +last=A of the memory to memory.hex, and the simulation ends.
 module top_harness #(
     // array
     parameter integer ROWS         = 4,
@@ -328,11 +328,13 @@ module top_harness #(
     begin
       file = $fopen("counters.txt", "w");
       $fwrite(file, "%0d %0d %0d %0d\n", status, error, descriptor, cycles);
-      for (k = 0; k < COUNTERS; k = k + 1) $fwrite(file, "%0d ", total[k]);
-      $fwrite(file, "\n");
-      for (layer = 0; layer < layers; layer = layer + 1) begin
-        for (k = 0; k < COUNTERS; k = k + 1) $fwrite(file, "%0d ", counter[layer*COUNTERS+k]);
+      if (status != 0) begin
+        for (k = 0; k < COUNTERS; k = k + 1) $fwrite(file, "%0d ", total[k]);
         $fwrite(file, "\n");
+        for (layer = 0; layer < layers; layer = layer + 1) begin
+          for (k = 0; k < COUNTERS; k = k + 1) $fwrite(file, "%0d ", counter[layer*COUNTERS+k]);
+          $fwrite(file, "\n");
+        end
       end
       $fclose(file);
       $writememh("memory.hex", u_memory.memory, first, last);
