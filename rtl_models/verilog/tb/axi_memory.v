@@ -183,9 +183,10 @@ module axi_memory #(
   reg [63:0] write_free = '0;
   wire [4:0] addresses = addr_tail - addr_head;
   wire [4:0] waiting = data_tail - data_head;
+  wire [4:0] unanswered = addr_tail - response_head;
   wire in_order = order == 2 || stall == 0;  // data after their address
 
-  assign s_axi_awready = addr_tail - response_head < SLOTS && !pause[2] &&
+  assign s_axi_awready = unanswered < SLOTS && !pause[2] &&
                          !(order == 1 && stall != 0 && waiting == 0 && !s_axi_wvalid);
   assign s_axi_wready = waiting < SLOTS && !pause[3] && now >= write_free &&
                         !(in_order && addresses == 0);
