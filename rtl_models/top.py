@@ -53,8 +53,6 @@ COUNTERS = (
 CAUSE_COUNTERS = COUNTERS[1:10]
 """Those that sum to the cycles."""
 
-ZEROS = (0,) * len(COUNTERS)
-
 DONE = 2
 """STATUS of a program that ended well."""
 
@@ -317,7 +315,7 @@ class TopSimulation:
 def _read_report(text: str) -> ProgramRun:
     rows = [[int(word) for word in line.split()] for line in text.splitlines()]
     status, error, descriptor, cycles = rows[0]
-    total, *layers = (dict(zip(COUNTERS, row, strict=True)) for row in rows[1:] or [ZEROS])
+    total, *layers = (dict(zip(COUNTERS, row, strict=True)) for row in rows[1:] or [[0] * len(COUNTERS)])
     return ProgramRun(status, error, descriptor, cycles, total, tuple(layers))
 
 
