@@ -157,6 +157,8 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
     "--weights", default="as-is", show_default=True, metavar="as-is|nhot:N|ternary",
     help="Project the weights first.",
 )  # fmt: skip
+@click.option("--sweep", "sweep_range", metavar="A:B", help="Run --input at A to B bits.")
+@click.option("--results", "results_path", metavar="FILE", help="Keep and continue a sweep.")
 @click.option("--witness", "witness_folder", metavar="DIR", help="Write worst-case inputs there.")
 @click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
 def widths(
@@ -165,6 +167,8 @@ def widths(
     inputs: tuple[str, ...],
     hardware: str | None,
     weights: str,
+    sweep_range: str | None,
+    results_path: str | None,
     witness_folder: str | None,
     json_path: str | None,
 ) -> None:
@@ -172,14 +176,23 @@ def widths(
 
     datatype: activations hold any code of their element type. clamp: any code that the producing
     layer can emit. Both are proofs. calibrated: codes seen on --input; not a proof.
+
+    --sweep runs the samples with every width from A to B bits, wrapping and saturating, and counts
+    what overflows and what changes. --results keeps finished points; call again to continue.
     """
     from napier.loading import load_model, load_samples
     from napier.output import check_outputs, write_text
+    from napier.width_sweep import Sweep, parse_range, run_sweep, sweep_table
     from napier.widths import widths_document, widths_table
     from simulator.hardware import load_hardware
     from simulator.projection import project_weights
 
-    check_outputs((json_path,), inputs)
+    check_outputs((json_path, results_path), inputs)
+    swept = None if sweep_range is None else parse_range(sweep_range)
+    if swept is not None and not inputs:
+        raise InputError("--sweep needs samples to run; add --input X.npy")
+    if results_path is not None and swept is None:
+        raise InputError("--results keeps the points of a sweep; add --sweep A:B")
     network = project_weights(load_model(model), weights)
     machine = None if hardware is None else load_hardware(hardware)
     samples = load_samples(network, inputs) if inputs else None
@@ -187,12 +200,18 @@ def widths(
         document = widths_document(
             network, activation_range, samples, machine, witness_folder, progress
         )
+        if swept is not None and samples is not None:
+            swept_machine = machine or load_hardware(DEFAULT_HARDWARE)
+            sweep = Sweep(network, samples, swept_machine, *swept)
+            document["sweep"] = run_sweep(sweep, results_path, progress)
     document["model"]["weights"] = weights
     text = json.dumps(document, indent=1) + "\n"
     if json_path == "-":
         click.echo(text, nl=False)
         return
     console().print(widths_table(document))
+    if "sweep" in document:
+        console().print(sweep_table(document["sweep"]))
     if json_path:
         write_text(json_path, text)
 

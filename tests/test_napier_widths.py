@@ -16,9 +16,11 @@ from golden.files import load_network, save_network
 from golden.formats import bits_needed
 from golden.importers.tflite import load_tflite
 from golden.network import Clamp, Conv2D, Network, Padding, Requantization, Tensor, WeightedLayer
-from golden.operators import accumulators
+from golden.operators import OPERATORS, accumulators, post_process
 from golden.run import run as run_golden
+from napier import width_sweep
 from napier.loading import Samples, shipped_file
+from napier.width_sweep import Sweep, run_sweep
 from napier.widths import observe, widths_document
 from simulator.hardware import hardware_from_dict, load_hardware, to_toml
 
@@ -251,6 +253,10 @@ def test_spilling_hardware_is_certified_for_its_interval() -> None:
         (("--witness", "none/below"), "there is no folder none"),
         (("--activation-range", "guess"), "guess"),
         (("--input", "none.npy"), "none.npy: no such file"),
+        (("--sweep", "9:8"), "--sweep 9:8 must be A:B"),
+        (("--sweep", "12"), "--sweep 12 must be A:B"),
+        (("--sweep", "8:9"), "--sweep needs samples"),
+        (("--results", "r.json"), "add --sweep A:B"),
     ],
 )
 def test_bad_arguments_get_one_sentence(
@@ -285,3 +291,100 @@ def test_extremes_on_real_samples_equal_those_of_an_independent_script(
         stats = facts["layers"][index]["stats"]
         assert found.minimum.min() == stats["prefix_min"]
         assert found.maximum.max() == stats["prefix_max"]
+
+
+# -- sweep ----------------------------------------------------------------------------------------
+
+
+def swept(first: int, last: int, preset: str = "mac16x16", count: int = 12) -> Sweep:
+    samples = Samples((images()[:count],), "images")
+    return Sweep(digits(), samples, load_hardware(preset), first, last)
+
+
+def golden_narrow(
+    network: Network, x: np.ndarray, accumulator: Accumulator, steps: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs of a network whose sums go through `accumulator`, and the counts of its overflows."""
+    values, counts = {network.inputs[0]: x}, np.zeros(4, dtype=int)
+    for layer in network.layers:
+        arrays, output = [values[i] for i in layer.inputs], network.tensors[layer.outputs[0]]
+        if isinstance(layer, WeightedLayer):
+            found = accumulate_layer(layer, arrays[0], accumulator, steps)
+            codes = post_process(layer, found.value, output)
+            values[layer.outputs[0]] = codes.reshape(-1, *output.shape[1:])
+            affected = found.events > 0
+            counts += [
+                found.events.sum(), affected.sum(), found.transient.sum(),
+                (affected & found.persistent).sum(),
+            ]  # fmt: skip
+        else:
+            values[layer.outputs[0]] = OPERATORS[type(layer)](layer, arrays, output)
+    return values[network.outputs[0]], counts
+
+
+@pytest.mark.parametrize(("preset", "steps"), [("mac16x16", "product"), ("nhot2_16x16", "terms")])
+def test_a_sweep_counts_what_golden_accumulators_of_that_width_do(preset: str, steps: str) -> None:
+    sweep = swept(15, 16, preset)
+    exact = run_golden(digits(), sweep.samples.arrays[0]).outputs[0]
+    points = run_sweep(sweep)["points"]
+    assert [(p["acc_bits"], p["acc_overflow"]) for p in points] == [
+        (16, "wrap"), (16, "saturate"), (15, "wrap"), (15, "saturate"),
+    ]  # fmt: skip
+    for point in points:
+        accumulator = Accumulator(point["acc_bits"], point["acc_overflow"])
+        outputs, counts = golden_narrow(digits(), sweep.samples.arrays[0], accumulator, steps)
+        names = ("events", "outputs_affected", "transient", "persistent")
+        assert [point[name] for name in names] == counts.tolist()
+        assert counts[0] > 0
+        assert point["samples_changed"] == np.count_nonzero((outputs != exact).any(axis=1))
+        same = outputs.argmax(axis=1) == exact.argmax(axis=1)
+        assert point["top1_agreement"] == same.mean()
+        for name in names:
+            assert sum(layer[name] for layer in point["layers"]) == point[name]
+
+
+def test_nothing_overflows_or_changes_at_the_proved_width() -> None:
+    document = widths_document(digits(), "clamp")
+    bits = max(layer["exact_bits"] for layer in document["layers"])
+    for point in run_sweep(swept(bits, bits))["points"]:
+        assert point["events"] == point["samples_changed"] == 0
+        assert point["top1_agreement"] == 1.0
+
+
+def test_an_interrupted_sweep_continues_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sweep = str(tmp_path / "r.json"), swept(15, 16)
+    whole = run_sweep(sweep)
+    ran = []
+    real = width_sweep._run_point
+
+    def counted(sweep: Sweep, hardware: Any, exact: Any) -> Any:
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        ran.append((hardware.array.acc_bits, hardware.array.acc_overflow))
+        return real(sweep, hardware, exact)
+
+    monkeypatch.setattr(width_sweep, "_run_point", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(sweep, path)
+    assert len(json.loads(Path(path).read_text())["points"]) == 3
+    monkeypatch.setattr(width_sweep, "_run_point", real)
+    assert run_sweep(sweep, path) == whole
+    monkeypatch.setattr(width_sweep, "_run_point", None)  # nothing is left to run
+    assert run_sweep(sweep, path) == whole
+
+
+def test_results_of_another_sweep_or_none_are_refused(napier: Napier, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", images()[:2])
+    np.save(tmp_path / "y.npy", images()[2:4])
+    arguments = ("--sweep", "20:20", "--results", "r.json")
+    done = napier("widths", "--input", "x.npy", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "outputs of these 2 samples stay the same down to 20 bits (wrap)" in done.stdout
+    other = napier("widths", "--input", "y.npy", *arguments)
+    assert "belongs to another model" in refusal(other)
+    (tmp_path / "r.json").write_text("[1]")
+    broken = napier("widths", "--input", "x.npy", *arguments)
+    assert "does not hold the results of a sweep" in refusal(broken)
