@@ -17,19 +17,21 @@ from golden.network import WeightedLayer
 from golden.run import run as run_golden
 from simulator.hardware import load_hardware
 from simulator.machine import simulate
-from simulator.plan import geometry
+from simulator.program import layer_geometry
 
 
 def matmul_seconds(network):
     """Seconds of the float32 products of all layers that multiply; best of three."""
     rng = np.random.default_rng(0)
+    machine = load_hardware("mac16x16")
     operands = []
     for layer in network.layers:
         if isinstance(layer, WeightedLayer):
-            shape = geometry(layer, network.tensors[layer.inputs[0]].shape)
+            shape = layer_geometry(layer, network.tensors[layer.inputs[0]].shape, machine)
+            pixels = shape.out_height * shape.out_width
             terms = layer.weights[0].size
             groups = shape.groups
-            a = rng.random((groups, shape.pixels, terms), dtype=np.float32)
+            a = rng.random((groups, pixels, terms), dtype=np.float32)
             b = rng.random((groups, terms, shape.out_channels // groups), dtype=np.float32)
             operands.append((a, b))
     seconds = []

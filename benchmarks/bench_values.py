@@ -16,7 +16,7 @@ import pytest
 
 from golden.network import Conv2D, DepthwiseConv2D, Padding, Requantization, Tensor
 from simulator.hardware import load_hardware
-from simulator.plan import geometry
+from simulator.program import layer_geometry
 from simulator.timing import time_layer
 from simulator.values import run_weighted
 
@@ -85,14 +85,15 @@ def matmul_macs_per_second(pixels, terms, channels, groups):
 @pytest.mark.parametrize("name", LAYERS)
 def test_values_of_a_layer(benchmark, name):
     layer, x = make_layer(name)
-    shape = geometry(layer, x.shape)
-    output = Tensor("y", (1, shape.out_height, shape.out_width, shape.out_channels), "int8")
     machine = hardware()
+    shape = layer_geometry(layer, x.shape, machine)
+    pixels = shape.out_height * shape.out_width
+    output = Tensor("y", (1, shape.out_height, shape.out_width, shape.out_channels), "int8")
     benchmark(run_weighted, layer, x, output, machine)
     terms = layer.weights[0].size
-    macs = shape.pixels * layer.weights.size
+    macs = pixels * layer.weights.size
     rate = macs / benchmark.stats["min"]
-    matmul = matmul_macs_per_second(shape.pixels, terms, shape.out_channels, shape.groups)
+    matmul = matmul_macs_per_second(pixels, terms, shape.out_channels, shape.groups)
     benchmark.extra_info.update(
         gmacs_per_second=rate * 1e-9,
         matmul_gmacs_per_second=matmul * 1e-9,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from golden.network import DTYPES, Requantization, Rounding, Tensor, WeightedLayer
 from simulator import kernels
 from simulator.hardware import Hardware, check_layer_fits
-from simulator.plan import Geometry, geometry
+from simulator.program import Geometry, layer_geometry
 from simulator.results import AccumulatorValues, OverflowRecord
 
 Array = NDArray[Any]
@@ -191,7 +191,7 @@ def _accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> _Accumula
     """Accumulate a layer, a very large one in blocks of output channels."""
     check_layer_fits(layer, hardware)
     images = x if layer.weights.ndim == 4 else x.reshape(1, 1, -1, layer.weights.shape[1])
-    shape = geometry(layer, images.shape)
+    shape = layer_geometry(layer, images.shape, hardware)
     channels = shape.out_channels
     weights: Array = np.ascontiguousarray(layer.weights)
     weights = weights.reshape(channels, -1, weights.shape[-1])
@@ -216,8 +216,8 @@ def _accumulate_channels(
     layer: WeightedLayer, weights: Array, images: Array, hardware: Hardware
 ) -> _Accumulated:
     """Accumulate the output channels that `weights` (channels, taps, inputs of a group) make."""
-    shape = replace(geometry(layer, images.shape), out_channels=len(weights))
-    pixels = images.shape[0] * shape.pixels
+    shape = replace(layer_geometry(layer, images.shape, hardware), out_channels=len(weights))
+    pixels = images.shape[0] * shape.out_height * shape.out_width
     operands, largest = _operands(images, layer.input_zero_point)
     rows, factors, starts, norm = kernels.build_steps(
         weights, layer.weight_zero_point, shape.groups, hardware.serial
@@ -281,12 +281,11 @@ def _window(shape: Geometry) -> NDArray[np.int64]:
         [
             shape.out_height,
             shape.out_width,
-            shape.kernel_height,
-            shape.kernel_width,
+            *shape.kernel,
             *shape.stride,
             *shape.dilation,
-            shape.padding.top,
-            shape.padding.left,
+            shape.pad_top,
+            shape.pad_left,
         ],
         dtype=np.int64,
     )
