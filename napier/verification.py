@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -21,12 +23,20 @@ from golden.run import run as run_golden
 from napier.loading import Samples, default_samples, load_model, load_samples
 from rtl_models.contracts import CONTRACTS, narrow_variants
 from rtl_models.engine import Simulator
+from rtl_models.top import Bus
 from rtl_models.verify import (
     ALONE,
     VerifyReport,
     verify_contract,
     verify_layer,
     verify_random,
+)
+from rtl_models.verify_machine import (
+    MACHINE,
+    MachineReport,
+    verify_machine,
+    verify_random_machines,
+    verify_top_contract,
 )
 from simulator.hardware import Hardware
 from simulator.projection import project_weights
@@ -45,6 +55,10 @@ class Summary:
     reports: tuple[VerifyReport, ...]
     replaced: str = ""
     """What of the Verilog is the user's, and with which accumulators it ran."""
+    timed: bool = True
+    """Whether the memory kept the times of the hardware file, so that cycles were compared."""
+    network: Network | None = None
+    """Of a single report of a whole network: its layers are the rows."""
 
     @property
     def passed(self) -> bool:
@@ -59,10 +73,14 @@ class Summary:
         table.add_column("layer", ratio=1, no_wrap=True)
         for heading in ("op", "input"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("outputs", "cycles", "overflows", "seconds"):
+        counts = ("outputs", "cycles", "overflows")
+        for heading in counts if self.network is not None else (*counts, "seconds"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
-        if len(self.reports) <= LONGEST_TABLE:
+        if self.network is not None:
+            for report in self.reports:
+                _add_layers(table, self.network, report)
+        elif len(self.reports) <= LONGEST_TABLE:
             for report in self.reports:
                 shape = "x".join(map(str, report.input_shape[1:]))
                 _add_row(table, report.name, report.op, shape, [report])
@@ -80,16 +98,23 @@ class Summary:
         cycles = sum(report.cycles for report in self.reports)
         outputs = sum(report.outputs for report in self.reports)
         replaced = f" ({self.replaced})" if self.replaced else ""
+        timed = (
+            f", and {cycles} cycles and their causes"
+            if self.timed
+            else "; cycles were not compared, since the memory paused at random"
+        )
         return Text(
             f"{_runs(self.reports)} on {self.hardware}{replaced}: Verilog, golden and cycle model"
-            f" agree in {outputs} outputs, all overflow counters, and {cycles} cycles and their"
-            " causes",
+            f" agree in {outputs} outputs, all overflow counters{timed}",
             "green",
         )
 
 
 def _runs(reports: tuple[VerifyReport, ...]) -> str:
     alone = sum(report.op == ALONE for report in reports)
+    networks = sum(report.op == MACHINE for report in reports)
+    if networks:
+        return "1 network" if networks == 1 else f"{networks} networks"
     layers = _layers(len(reports) - alone)
     return f"{alone} runs of the PE alone and {layers}" if alone else layers
 
@@ -110,6 +135,86 @@ def _add_row(table: Table, name: str, op: str, shape: str, reports: list[VerifyR
         f"{sum(report.seconds for report in reports):.2f}",
         Text("equal", "green") if passed else Text("DIFFERS", "bold red"),
     )
+
+
+def _add_layers(table: Table, network: Network, report: VerifyReport) -> None:
+    """One row for each layer that the accelerator ran; equal where no earlier one differs."""
+    if not isinstance(report, MachineReport):
+        return
+    for index, counts in report.layers:
+        layer = network.layers[index]
+        shape = "x".join(map(str, network.tensors[layer.inputs[0]].shape[1:]))
+        outputs = prod(network.tensors[layer.outputs[0]].shape)
+        counted = (str(counts["cycles"]), str(counts["overflow_events"]))
+        equal = Text("equal", "green") if report.passed else Text("")
+        table.add_row(layer.name, layer.op, shape, str(outputs), *counted, equal)
+
+
+def verify_random_networks(
+    count: int,
+    hardware: Hardware | None,
+    seed: int,
+    simulator: Simulator,
+    stall_percent: int,
+    work_folder: str | None,
+    progress: Progress,
+) -> Summary:
+    """Verify `count` random networks on the whole accelerator; stops at the first that differs.
+
+    Without hardware every network gets an accelerator and a memory of its own.
+    """
+    done: list[VerifyReport] = []
+
+    def report(each: VerifyReport) -> None:
+        done.append(each)
+        progress(len(done), count, f"{each.cycles} cycles")
+
+    with _folder(work_folder) as (folder, keep):
+        reports = verify_random_machines(
+            count,
+            hardware,
+            seed,
+            report,
+            workdir=folder,
+            simulator=simulator,
+            stall_percent=stall_percent,
+        )
+        name = "random accelerators" if hardware is None else hardware.name
+        summary = Summary(name, tuple(reports), timed=not stall_percent)
+        keep(not summary.passed)
+    return summary
+
+
+def verify_network(
+    model: str | None,
+    hardware: Hardware,
+    inputs: tuple[str, ...],
+    weights: str,
+    simulator: Simulator,
+    stall_percent: int,
+    work_folder: str | None,
+    progress: Progress,
+) -> Summary:
+    """Verify a whole network on the accelerator, on one sample."""
+    network = project_weights(load_model(model), weights)
+    one = _one_sample(network, model, inputs)
+    with _folder(work_folder) as (folder, keep):
+        progress(0, 1, network.name)
+        report = verify_machine(
+            network,
+            hardware,
+            one.arrays,
+            workdir=folder,
+            simulator=simulator,
+            bus=Bus(stall_percent=stall_percent),
+        )
+        keep(not report.passed)
+    return Summary(hardware.name, (report,), timed=not stall_percent, network=network)
+
+
+def _one_sample(network: Network, model: str | None, inputs: tuple[str, ...]) -> Samples:
+    samples = load_samples(network, inputs) if inputs else default_samples(network, model)
+    return Samples(tuple(array[:1] for array in samples.arrays), samples.description)
 
 
 def verify_random_layers(
@@ -146,7 +251,8 @@ def verify_rtl(
 ) -> Summary:
     """Verify the user's module in the place of ours; stops at the first difference."""
     variants = narrow_variants(hardware)
-    total = count * len(variants) + (len(variants) if contract == "pe" else 0)
+    alone = len(variants) if contract == "pe" else 0
+    total = count * len(variants) * (2 if contract == "top" else 1) + alone
     done: list[VerifyReport] = []
 
     def report(each: VerifyReport) -> None:
@@ -155,9 +261,11 @@ def verify_rtl(
 
     paths = [Path(file) for file in files]
     with _folder(work_folder) as (folder, keep):
-        reports = verify_contract(
-            contract, paths, hardware, count, seed, report, workdir=folder, simulator=simulator
-        )
+        options: dict[str, Any] = {"workdir": folder, "simulator": simulator}
+        if contract == "top":
+            reports = verify_top_contract(paths, hardware, count, seed, report, **options)
+        else:
+            reports = verify_contract(contract, paths, hardware, count, seed, report, **options)
         names = ", ".join(variant.name for variant in variants)
         replaced = f"{CONTRACTS[contract]} from {', '.join(files)}; {names}"
         summary = Summary(hardware.name, tuple(reports), replaced)
@@ -186,8 +294,7 @@ def verify_model(
     """
     network = project_weights(load_model(model), weights)
     layers = _choose(network, layer_names)
-    samples = load_samples(network, inputs) if inputs else default_samples(network, model)
-    one = Samples(tuple(array[:1] for array in samples.arrays), samples.description)
+    one = _one_sample(network, model, inputs)
     tensors = run_golden(network, one.arrays, keep_tensors=True).tensors
     reports: list[VerifyReport] = []
     with _folder(work_folder) as (folder, keep):

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.errors import InputError, ToolError
-from rtl_models.parameters import engine_parameters
+from rtl_models.parameters import engine_parameters, top_parameters
 from rtl_models.runner import find_tool, run_yosys
 from rtl_models.sources import VERILOG, modules, sources
 from simulator.hardware import Hardware, hardware_from_dict
@@ -34,6 +34,7 @@ CONTRACTS = {
     "array": "napier_array",
     "requantizer": "requantizer",
     "layer_engine": "layer_engine",
+    "top": "napier_top",
 }
 """Module that each contract replaces."""
 
@@ -124,6 +125,8 @@ def contract_parameters(contract: str, hardware: Hardware) -> dict[str, int]:
     engine = engine_parameters(hardware)
     if contract == "layer_engine":
         return engine
+    if contract == "top":  # memories are as deep as a network needs; ports do not depend on them
+        return top_parameters(hardware, feed_beats=64, stream_beats=64, parameter_words=64)
     if contract == "requantizer":
         return {
             "LANES": hardware.post.lanes,
