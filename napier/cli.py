@@ -292,6 +292,31 @@ def verify(
 
 
 @cli.command()
+@click.argument("model", required=False)
+@click.option("--hardware", default=VERIFY_HARDWARE, show_default=True, help="Preset or TOML.")
+@click.option("--input", "inputs", multiple=True, metavar="X.npy", help="One sample of codes.")
+@click.option(
+    "--weights", default="as-is", show_default=True, metavar="as-is|nhot:N|ternary",
+    help="Project the weights first.",
+)  # fmt: skip
+@click.option("-o", "--output", "folder", required=True, metavar="DIR", help="New or empty folder.")
+def export(
+    model: str | None, hardware: str, inputs: tuple[str, ...], weights: str, folder: str
+) -> None:
+    """Write Verilog, memory image and bench of MODEL.
+
+    DIR gets everything that a run of the whole network takes but Icarus Verilog: the accelerator
+    with its parameters, descriptors, weights and one sample in a memory image, the outputs, cycles
+    and counters that are expected, a bench that compares them, and a README. Layers that the
+    accelerator does not run may stand before and after the others; they are left to the host.
+    """
+    from napier.exporting import export_model
+    from simulator.hardware import load_hardware
+
+    click.echo(export_model(model, load_hardware(hardware), inputs, weights, folder).text())
+
+
+@cli.command()
 @click.option("--hardware", default=VERIFY_HARDWARE, show_default=True, help="Preset or TOML.")
 @click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
 def synth(hardware: str, json_path: str | None) -> None:
