@@ -167,6 +167,15 @@ class Ports:
     clocked: bool
 
 
+def read_ports(module: Mapping[str, Any]) -> Ports:
+    """Ports of a module as Yosys writes it in JSON."""
+    widths: dict[str, dict[str, int]] = {"input": {}, "output": {}}
+    for name, port in module["ports"].items():
+        if name != "clk":
+            widths[port["direction"]][name] = len(port["bits"])
+    return Ports(widths["input"], widths["output"], "clk" in module["ports"])
+
+
 class Netlist:
     """A module in gates, its mutants, and proofs about them.
 
@@ -217,7 +226,7 @@ class Netlist:
         script += [f"write_verilog -noattr {folder}/mutants.v"]
         (folder / "mutants.ys").write_text("\n".join(script) + "\n")
         _yosys(f"script {folder}/mutants.ys")
-        self.ports = self._read_ports()
+        self.ports = read_ports(self._plain["modules"][TOP])
 
     def _show_registers(self) -> None:
         """Add an output of all registers."""
@@ -225,14 +234,6 @@ class Netlist:
         cells = [cell for _, cell in sorted(module["cells"].items()) if cell["type"] == "$_DFF_P_"]
         bits = [bit for cell in cells for bit in cell["connections"]["Q"]]
         module["ports"]["registers"] = {"direction": "output", "bits": bits}
-
-    def _read_ports(self) -> Ports:
-        ports = self._plain["modules"][TOP]["ports"]
-        widths: dict[str, dict[str, int]] = {"input": {}, "output": {}}
-        for name, port in ports.items():
-            if name != "clk":
-                widths[port["direction"]][name] = len(port["bits"])
-        return Ports(widths["input"], widths["output"], "clk" in ports)
 
     def is_equivalent(self, mutant: Mutant) -> bool:
         """Whether the mutant has the module's outputs and next states, from every state.
@@ -336,7 +337,7 @@ template <std::size_t N> static void get(const VlWide<N>& port, uint32_t* words)
 
 extern "C" void* create(int mutant) {{
     Vmutants* top = new Vmutants;
-    top->{select} = mutant;
+    {select}
     return top;
 }}
 extern "C" void destroy(void* handle) {{ delete static_cast<Vmutants*>(handle); }}
@@ -382,15 +383,49 @@ def build(netlist: Netlist) -> Path:
     ToolError
         Verilator or g++ is missing or failed.
     """
-    folder, ports = netlist.folder / "build", netlist.ports
+    kept = [netlist.folder / f"{name}.v" for name in netlist.subject.kept]
+    files = [netlist.folder / "mutants.v", *kept]
+    return compile_library(TOP, files, netlist.ports, netlist.folder / "build", select=SELECT)
+
+
+def compile_library(
+    top: str,
+    files: Sequence[Path],
+    ports: Ports,
+    folder: Path,
+    *,
+    parameters: Mapping[str, int] | None = None,
+    select: str = "",
+) -> Path:
+    """Compile a module and its driver to a shared library for `Dut`.
+
+    Parameters
+    ----------
+    top : str
+    files : sequence of Path
+        Verilog of the module and of everything below it.
+    ports : Ports
+        Of the module.
+    folder : Path
+        Build products.
+    parameters : mapping of str to int, optional
+        Verilog parameters of the module.
+    select : str
+        Input that selects the mutant, where there are mutants.
+
+    Raises
+    ------
+    ToolError
+        Verilator or g++ is missing or failed.
+    """
     command = [find_tool("verilator"), "--cc", "-O3", "-Wno-fatal", "-Wno-lint", "-Wno-style"]
-    command += ["--top-module", TOP, "--prefix", "Vmutants", "--Mdir", str(folder)]
-    kept = [str(netlist.folder / f"{name}.v") for name in netlist.subject.kept]
-    _call([*command, str(netlist.folder / "mutants.v"), *kept])
-    inputs, outputs = _layout(ports.inputs), _layout(ports.outputs)
+    command += ["--top-module", top, "--prefix", "Vmutants", "--Mdir", str(folder)]
+    command += [f"-G{name}={value}" for name, value in (parameters or {}).items()]
+    _call([*command, *map(str, files)])
+    inputs, outputs = layout(ports.inputs), layout(ports.outputs)
     (folder / "driver.cpp").write_text(
         _DRIVER.format(
-            select=SELECT,
+            select=f"top->{select} = mutant;" if select else "(void)mutant;",
             puts="\n".join(f"    put(top->{n}, in + {at});" for n, (at, _) in inputs.items()),
             gets="\n".join(f"    get(top->{n}, out + {at});" for n, (at, _) in outputs.items()),
             low="top->clk = 0;" if ports.clocked else "",
@@ -442,7 +477,7 @@ def _call(command: Sequence[str]) -> str:
         raise ToolError(f"{Path(command[0]).name} failed: {lines[0]}") from None
 
 
-def _layout(widths: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+def layout(widths: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     """First word and number of words of each port in a row."""
     places, at = {}, 0
     for name, bits in widths.items():
@@ -483,7 +518,7 @@ class Dut:
             *[ctypes.c_void_p] * 3,
             ctypes.c_int64,
         ]
-        self._inputs, self._outputs = _layout(ports.inputs), _layout(ports.outputs)
+        self._inputs, self._outputs = layout(ports.inputs), layout(ports.outputs)
         self._in = np.zeros(_words(ports.inputs), np.uint32)
         self._out = np.zeros(_words(ports.outputs), np.uint32)
         self._rows: list[tuple[bytes, bytes, bytes]] = []
@@ -494,6 +529,14 @@ class Dut:
     def cycles(self) -> int:
         """How many are recorded."""
         return len(self._rows)
+
+    @property
+    def rows(self) -> Sequence[tuple[bytes, bytes, bytes]]:
+        """What is recorded: inputs, outputs, and which output bits mean something, a row a cycle.
+
+        Ports lie as `layout` says, words little-endian.
+        """
+        return self._rows
 
     def __getitem__(self, output: str) -> int:
         at, words = self._outputs[output]
