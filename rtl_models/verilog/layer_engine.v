@@ -166,21 +166,13 @@ module layer_engine #(
     output wire [31:0] overflow_events,
     output wire [31:0] overflow_outputs
 );
-  localparam integer ARRAY_RESULT_W = SPILL > 0 ? WIDE_BITS : ACC_BITS;
-  localparam integer RESULT_W = VECTOR != 0 ? POST_W : ARRAY_RESULT_W;
+  localparam integer RESULT_W = VECTOR != 0 ? POST_W : SPILL > 0 ? WIDE_BITS : ACC_BITS;
   localparam integer RESULT_COLS = COLS > FEED ? COLS : FEED;
   localparam integer RESULT_COL_W = RESULT_COLS > 1 ? $clog2(RESULT_COLS) : 1;
-  localparam integer COL_W = COLS > 1 ? $clog2(COLS) : 1;
   localparam [1:0] FILL_CYCLES = 2'd3;
 
   initial begin
     if (CODE_W != 8 && CODE_W != 16) $fatal(1, "CODE_W=%0d must be 8 or 16", CODE_W);
-    if (ARRAY_RESULT_W > POST_W) begin
-      $fatal(1, "results of %0d bits exceed POST_W=%0d", ARRAY_RESULT_W, POST_W);
-    end
-    if (TAP_W > 15 || 2 * TAP_W + CODE_W >= POST_W) begin
-      $fatal(1, "sums of 2^%0d taps exceed POST_W=%0d", 2 * TAP_W, POST_W);
-    end
     if (COORD_W <= TAP_W) $fatal(1, "COORD_W=%0d must exceed TAP_W=%0d", COORD_W, TAP_W);
   end
 
@@ -189,7 +181,6 @@ module layer_engine #(
   logic [1:0] fill_q;  // 1..3 in cycles 1..3, then 0
   wire accept = start && !busy_q;
   wire fire, fire_last, finished;
-  wire vector;  // the run is one of the vector unit
 
   assign busy = busy_q;
   assign done = done_q;
@@ -317,139 +308,61 @@ module layer_engine #(
       .last               (feed_last)
   );
 
-  // Entry streams
-  wire [COLS-1:0] entry_valid, entry_ready;
-
-  genvar c;
-  generate
-    for (c = 0; c < COLS; c = c + 1) begin : g_col
-      stream_reader #(
-          .ADDR_W(STREAM_ADDR_W),
-          .PLACES(STREAM_PLACES)
-      ) u_stream (
-          .clk        (clk),
-          .rst        (rst),
-          .flush      (accept),
-          .cfg_base   (cfg_stream_base),
-          .begin_run  (begin_q && !vector),
-          .pixel_last (pixel_last),
-          .run_last   (pixel_last && channel_last),
-          .read       (stream_read[c]),
-          .addr       (stream_addr[c*STREAM_ADDR_W+:STREAM_ADDR_W]),
-          .last       (stream_entry[c*ENTRY_W+ENTRY_W-1]),
-          .entry_valid(entry_valid[c]),
-          .entry_ready(entry_ready[c])
-      );
-    end
-  endgenerate
-
-  // Array
+  // Array and vector unit
   wire handoff_ready;
   wire [RESULT_COL_W-1:0] result_col;
-  wire array_ready, array_fire, array_issue, array_done;
-  wire [ROWS*ARRAY_RESULT_W-1:0] array_result;
-  wire [ROWS-1:0] array_overflow;
-  wire [ROWS*EVENTS_W-1:0] array_events;
-
-  napier_array #(
-      .ROWS     (ROWS),
-      .COLS     (COLS),
-      .FEED     (FEED),
-      .DEPTH    (DEPTH),
-      .ADV_W    (ADV_W),
-      .PE_KIND  (PE_KIND),
-      .TERMS    (TERMS),
-      .X_W      (X_W),
-      .WEIGHT_W (WEIGHT_W),
-      .SHIFT_W  (SHIFT_W),
-      .ACC_BITS (ACC_BITS),
-      .SATURATE (SATURATE),
-      .EVENTS_W (EVENTS_W),
-      .SPILL    (SPILL),
-      .WIDE_BITS(WIDE_BITS)
-  ) u_array (
-      .clk            (clk),
-      .rst            (rst),
-      .flush          (accept),
-      .feed_valid     (feed_valid && !vector),
-      .feed_ready     (array_ready),
-      .feed_data      (feed_data),
-      .entry_valid    (entry_valid),
-      .entry_ready    (entry_ready),
-      .entry_data     (stream_entry),
-      .handoff_ready  (handoff_ready),
-      .drain_enable   (cfg_drain),
-      .fire           (array_fire),
-      .issue_any      (array_issue),
-      .all_done       (array_done),
-      .result_col     (COL_W'(result_col)),
-      .result         (array_result),
-      .result_overflow(array_overflow),
-      .result_events  (array_events)
-  );
-
-  // Vector unit; of the two, the one that gets no words does nothing
-  wire unit_ready, unit_fire, unit_taken, unit_waiting;
   wire [ROWS*RESULT_W-1:0] result;
   wire [ROWS-1:0] result_overflow;
   wire [ROWS*EVENTS_W-1:0] result_events;
 
-  assign feed_ready = vector ? unit_ready : array_ready;
-  assign fire       = array_fire || unit_fire;
-  assign issue_any  = array_issue || unit_taken;
-  assign all_done   = array_done || unit_waiting;
-
-  genvar r;
-  generate
-    if (VECTOR != 0) begin : g_vector
-      localparam integer UNIT_W = CODE_W + 1 + 2 * TAP_W > 2 * X_W ?
-          CODE_W + 1 + 2 * TAP_W : 2 * X_W;
-      wire [ROWS*UNIT_W-1:0] unit_result;
-
-      vector_unit #(
-          .ROWS  (ROWS),
-          .FEED  (FEED),
-          .CODE_W(CODE_W),
-          .TAP_W (TAP_W)
-      ) u_unit (
-          .clk          (clk),
-          .rst          (rst),
-          .flush        (accept),
-          .cfg_mode     (cfg_mode),
-          .feed_valid   (feed_valid && vector),
-          .feed_ready   (unit_ready),
-          .feed_data    (feed_data),
-          .feed_mask    (feed_mask),
-          .feed_last    (feed_last),
-          .handoff_ready(handoff_ready),
-          .drain_enable (cfg_drain),
-          .fire         (unit_fire),
-          .taken        (unit_taken),
-          .waiting      (unit_waiting),
-          .result_lane  (LANE_W'(result_col)),
-          .result       (unit_result)
-      );
-
-      assign vector          = cfg_mode != '0;
-      assign result_overflow = vector ? '0 : array_overflow;
-      assign result_events   = vector ? '0 : array_events;
-
-      for (r = 0; r < ROWS; r = r + 1) begin : g_row
-        wire signed [UNIT_W-1:0] unit_value = unit_result[r*UNIT_W+:UNIT_W];
-        wire signed [ARRAY_RESULT_W-1:0] array_value =
-            array_result[r*ARRAY_RESULT_W+:ARRAY_RESULT_W];
-        assign result[r*POST_W+:POST_W] = vector ?
-            {{POST_W - UNIT_W{unit_value[UNIT_W-1]}}, unit_value} :
-            {{POST_W - ARRAY_RESULT_W + 1{array_value[ARRAY_RESULT_W-1]}},
-             array_value[ARRAY_RESULT_W-2:0]};
-      end
-    end else begin : g_array_only
-      wire unused = ^{feed_mask, feed_last, result_col};
-      assign vector = 1'b0;
-      assign {unit_ready, unit_fire, unit_taken, unit_waiting} = '0;
-      assign {result, result_overflow, result_events} = {array_result, array_overflow, array_events};
-    end
-  endgenerate
+  engine_core #(
+      .ROWS         (ROWS),
+      .COLS         (COLS),
+      .FEED         (FEED),
+      .DEPTH        (DEPTH),
+      .PE_KIND      (PE_KIND),
+      .TERMS        (TERMS),
+      .CODE_W       (CODE_W),
+      .WEIGHT_W     (WEIGHT_W),
+      .SHIFT_W      (SHIFT_W),
+      .ADV_W        (ADV_W),
+      .ACC_BITS     (ACC_BITS),
+      .SATURATE     (SATURATE),
+      .EVENTS_W     (EVENTS_W),
+      .SPILL        (SPILL),
+      .WIDE_BITS    (WIDE_BITS),
+      .VECTOR       (VECTOR),
+      .POST_W       (POST_W),
+      .TAP_W        (TAP_W),
+      .STREAM_PLACES(STREAM_PLACES),
+      .STREAM_ADDR_W(STREAM_ADDR_W)
+  ) u_core (
+      .clk            (clk),
+      .rst            (rst),
+      .flush          (accept),
+      .cfg_mode       (cfg_mode),
+      .cfg_drain      (cfg_drain),
+      .cfg_stream_base(cfg_stream_base),
+      .begin_run      (begin_q),
+      .pixel_last     (pixel_last),
+      .run_last       (pixel_last && channel_last),
+      .feed_valid     (feed_valid),
+      .feed_ready     (feed_ready),
+      .feed_data      (feed_data),
+      .feed_mask      (feed_mask),
+      .feed_last      (feed_last),
+      .stream_read    (stream_read),
+      .stream_addr    (stream_addr),
+      .stream_entry   (stream_entry),
+      .handoff_ready  (handoff_ready),
+      .fire           (fire),
+      .issue_any      (issue_any),
+      .all_done       (all_done),
+      .result_col     (result_col),
+      .result         (result),
+      .result_overflow(result_overflow),
+      .result_events  (result_events)
+  );
 
   // Drain and the rows of the tile that it drains
   wire [ROWS*COORD_W-1:0] unused_y, unused_x;

@@ -20,14 +20,15 @@
 //   taken        a word is taken in this cycle
 //   waiting      the tile's last word was taken before this cycle and has not fired
 //   result_lane  a lane, below FEED
-//   result       shadow registers of that lane, row 0 lowest, ACC_W bits each, signed
+//   result       shadow registers of that lane, row 0 lowest, POST_W bits each, signed
 //
 // model: simulator.kernels.run_cycles with one column and one entry a word; rules A4, A5, E5.
 module vector_unit #(
     parameter integer ROWS   = 4,
     parameter integer FEED   = 1,
     parameter integer CODE_W = 8,
-    parameter integer TAP_W  = 8,  // a kernel has at most 2^TAP_W x 2^TAP_W taps
+    parameter integer TAP_W  = 8,   // a kernel has at most 2^TAP_W x 2^TAP_W taps
+    parameter integer POST_W = 32,
     localparam integer X_W    = CODE_W + 1,
     localparam integer LANE_W = FEED > 1 ? $clog2(FEED) : 1,
     // |sum of 2^(2*TAP_W) operands| < 2^(CODE_W + 2*TAP_W), since |x| < 2^CODE_W; a pair is 2 * X_W
@@ -58,11 +59,15 @@ module vector_unit #(
     output wire waiting,
 
     // shadow registers
-    input  wire [    LANE_W-1:0] result_lane,
-    output wire [ROWS*ACC_W-1:0] result
+    input  wire [     LANE_W-1:0] result_lane,
+    output wire [ROWS*POST_W-1:0] result
 );
   localparam [2:0] SUM = 3'd1;
   localparam [2:0] MAX = 3'd2;
+
+  initial begin
+    if (ACC_W >= POST_W) $fatal(1, "accumulators of %0d bits exceed POST_W=%0d", ACC_W, POST_W);
+  end
 
   // Word register and the end of a tile (rules A1, A4, A5 for one column and one entry a word)
   logic word_valid_q, word_last_q;
@@ -109,6 +114,7 @@ module vector_unit #(
       logic step_q, empty_q;  // empty: no operand since the clear
       wire empty = clear_q || empty_q;
       wire [ACC_W-1:0] shadow[0:FEED-1];
+      wire [ACC_W-1:0] selected = shadow[result_lane];
 
       always_ff @(posedge clk) begin
         if (rst) begin
@@ -143,7 +149,7 @@ module vector_unit #(
         assign shadow[lane] = result_q;
       end
 
-      assign result[row*ACC_W+:ACC_W] = shadow[result_lane];
+      assign result[row*POST_W+:POST_W] = {{POST_W - ACC_W{selected[ACC_W-1]}}, selected};
     end
   endgenerate
 endmodule

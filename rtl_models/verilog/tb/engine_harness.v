@@ -272,34 +272,34 @@ module engine_harness #(
   genvar r, c;
   generate
     for (c = 0; c < COLS; c = c + 1) begin : g_trace_col
-      assign t_offset[c*OFFSET_W+:OFFSET_W] = u_engine.u_array.g_sequencer[c].u_sequencer.offset_q;
-      assign t_entry[c*STREAM_ADDR_W+:STREAM_ADDR_W] = u_engine.g_col[c].u_stream.addr_q;
+      assign t_offset[c*OFFSET_W+:OFFSET_W] = u_engine.u_core.u_array.g_sequencer[c].u_sequencer.offset_q;
+      assign t_entry[c*STREAM_ADDR_W+:STREAM_ADDR_W] = u_engine.u_core.g_col[c].u_stream.addr_q;
     end
     for (r = 0; r < ROWS; r = r + 1) begin : g_trace_row
       assign t_mask[r] = u_engine.u_feeder.g_row[r].mask_q;
       for (c = 0; c < COLS; c = c + 1) begin : g_trace_pe
         localparam integer I = r * COLS + c;
-        assign t_x[I*X_W+:X_W] = u_engine.u_array.g_row[r].g_col[c].u_pe.x_q;
+        assign t_x[I*X_W+:X_W] = u_engine.u_core.u_array.g_row[r].g_col[c].u_pe.x_q;
         assign t_code[I*ENTRY_CODE_W+:ENTRY_CODE_W] =
-            u_engine.u_array.g_row[r].g_col[c].u_pe.code_q;
-        assign t_step[I] = u_engine.u_array.g_row[r].g_col[c].u_pe.step_q;
-        assign t_clear[I] = u_engine.u_array.g_row[r].g_col[c].u_pe.clear_q;
+            u_engine.u_core.u_array.g_row[r].g_col[c].u_pe.code_q;
+        assign t_step[I] = u_engine.u_core.u_array.g_row[r].g_col[c].u_pe.step_q;
+        assign t_clear[I] = u_engine.u_core.u_array.g_row[r].g_col[c].u_pe.clear_q;
         assign t_acc[I*ACC_BITS+:ACC_BITS] =
-            u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.acc_q;
-        assign t_overflow[I] = u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.overflow_q;
+            u_engine.u_core.u_array.g_row[r].g_col[c].u_pe.u_accumulator.acc_q;
+        assign t_overflow[I] = u_engine.u_core.u_array.g_row[r].g_col[c].u_pe.u_accumulator.overflow_q;
         assign t_events[I*EVENTS_W+:EVENTS_W] =
-            u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.events_q;
+            u_engine.u_core.u_array.g_row[r].g_col[c].u_pe.u_accumulator.events_q;
         assign t_result[I*RESULT_W+:RESULT_W] =
-            u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.result_q;
+            u_engine.u_core.u_array.g_row[r].g_col[c].u_pe.u_accumulator.result_q;
         assign t_result_overflow[I] =
-            u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.result_overflow_q;
+            u_engine.u_core.u_array.g_row[r].g_col[c].u_pe.u_accumulator.result_overflow_q;
         assign t_result_events[I*EVENTS_W+:EVENTS_W] =
-            u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.result_events_q;
+            u_engine.u_core.u_array.g_row[r].g_col[c].u_pe.u_accumulator.result_events_q;
         if (SPILL > 0) begin : g_spill
           assign t_wide[I*WIDE_W+:WIDE_W] =
-              u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.g_spill.wide_q;
+              u_engine.u_core.u_array.g_row[r].g_col[c].u_pe.u_accumulator.g_spill.wide_q;
           assign t_count[I*COUNT_W+:COUNT_W] =
-              u_engine.u_array.g_row[r].g_col[c].u_pe.u_accumulator.g_spill.count_q;
+              u_engine.u_core.u_array.g_row[r].g_col[c].u_pe.u_accumulator.g_spill.count_q;
         end else begin : g_no_spill
           assign t_wide[I]  = 1'b0;
           assign t_count[I] = 1'b0;
@@ -315,13 +315,13 @@ module engine_harness #(
     begin
       $fwrite(trace, "%0d %0d", run, cycle);
       $fwrite(trace, " %h %h %h %h %h %h %h", u_engine.u_feeder.valid, u_engine.u_feeder.ready,
-              u_engine.entry_valid, u_engine.entry_ready, u_engine.u_array.issue,
-              u_engine.u_array.release_word, u_engine.fire);
+              u_engine.u_core.entry_valid, u_engine.u_core.entry_ready, u_engine.u_core.u_array.issue,
+              u_engine.u_core.u_array.release_word, u_engine.fire);
       $fwrite(trace, " %h %h %h %h %h", u_engine.u_feeder.f1_valid_q, u_engine.u_feeder.feed_addr_q,
               u_engine.u_feeder.f2_valid_q, u_engine.u_feeder.rot_q, t_mask);
       $fwrite(trace, " %h", t_entry);
-      $fwrite(trace, " %h %h %h %h %h", u_engine.u_array.n, u_engine.u_array.words, t_offset,
-              u_engine.u_array.done, u_engine.u_array.handoff_q);
+      $fwrite(trace, " %h %h %h %h %h", u_engine.u_core.u_array.n, u_engine.u_core.u_array.words, t_offset,
+              u_engine.u_core.u_array.done, u_engine.u_core.u_array.handoff_q);
       $fwrite(trace, " %h %h %h %h", t_x, t_code, t_step, t_clear);
       $fwrite(trace, " %h %h %h %h %h", t_acc, t_overflow, t_events, t_wide, t_count);
       $fwrite(trace, " %h %h %h", t_result, t_result_overflow, t_result_events);
