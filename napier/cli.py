@@ -159,6 +159,7 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
 )  # fmt: skip
 @click.option("--sweep", "sweep_range", metavar="A:B", help="Run --input at A to B bits.")
 @click.option("--results", "results_path", metavar="FILE", help="Keep and continue a sweep.")
+@click.option("--orders", is_flag=True, help="Sweep orders of addition too.")
 @click.option("--witness", "witness_folder", metavar="DIR", help="Write worst-case inputs there.")
 @click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
 def widths(
@@ -169,6 +170,7 @@ def widths(
     weights: str,
     sweep_range: str | None,
     results_path: str | None,
+    orders: bool,
     witness_folder: str | None,
     json_path: str | None,
 ) -> None:
@@ -179,8 +181,10 @@ def widths(
 
     --sweep runs the samples with every width from A to B bits, wrapping and saturating, and counts
     what overflows and what changes. --results keeps finished points; call again to continue.
+    --orders compares the declared order with sorted addends and with a tree of adders.
     """
     from napier.loading import load_model, load_samples
+    from napier.orders import orders_document, orders_table
     from napier.output import check_outputs, write_text
     from napier.width_sweep import Sweep, parse_range, run_sweep, sweep_table
     from napier.widths import widths_document, widths_table
@@ -191,8 +195,8 @@ def widths(
     swept = None if sweep_range is None else parse_range(sweep_range)
     if swept is not None and not inputs:
         raise InputError("--sweep needs samples to run; add --input X.npy")
-    if results_path is not None and swept is None:
-        raise InputError("--results keeps the points of a sweep; add --sweep A:B")
+    if (results_path is not None or orders) and swept is None:
+        raise InputError("--results and --orders belong to a sweep; add --sweep A:B")
     network = project_weights(load_model(model), weights)
     machine = None if hardware is None else load_hardware(hardware)
     samples = load_samples(network, inputs) if inputs else None
@@ -204,6 +208,8 @@ def widths(
             swept_machine = machine or load_hardware(DEFAULT_HARDWARE)
             sweep = Sweep(network, samples, swept_machine, *swept)
             document["sweep"] = run_sweep(sweep, results_path, progress)
+            if orders:
+                document["orders"] = orders_document(network, samples, *swept, progress)
     document["model"]["weights"] = weights
     text = json.dumps(document, indent=1) + "\n"
     if json_path == "-":
@@ -212,6 +218,8 @@ def widths(
     console().print(widths_table(document))
     if "sweep" in document:
         console().print(sweep_table(document["sweep"]))
+    if "orders" in document:
+        console().print(orders_table(document["orders"]))
     if json_path:
         write_text(json_path, text)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import naive
 import numpy as np
 import pytest
 
@@ -20,8 +21,10 @@ from golden.operators import OPERATORS, accumulators, post_process
 from golden.run import run as run_golden
 from napier import width_sweep
 from napier.loading import Samples, shipped_file
+from napier.orders import orders_document
 from napier.width_sweep import Sweep, run_sweep
 from napier.widths import observe, widths_document
+from simulator.certificate_kernels import compare_orders
 from simulator.hardware import hardware_from_dict, load_hardware, to_toml
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -257,6 +260,7 @@ def test_spilling_hardware_is_certified_for_its_interval() -> None:
         (("--sweep", "12"), "--sweep 12 must be A:B"),
         (("--sweep", "8:9"), "--sweep needs samples"),
         (("--results", "r.json"), "add --sweep A:B"),
+        (("--orders",), "add --sweep A:B"),
     ],
 )
 def test_bad_arguments_get_one_sentence(
@@ -388,3 +392,88 @@ def test_results_of_another_sweep_or_none_are_refused(napier: Napier, tmp_path: 
     (tmp_path / "r.json").write_text("[1]")
     broken = napier("widths", "--input", "x.npy", *arguments)
     assert "does not hold the results of a sweep" in refusal(broken)
+
+
+# -- orders ---------------------------------------------------------------------------------------
+
+
+def sorted_order(addends: list[int]) -> list[int]:
+    """Positive and negative addends, largest first; a negative one while the sum is positive."""
+    positive = sorted([x for x in addends if x >= 0], reverse=True)
+    negative = sorted([x for x in addends if x < 0])
+    line: list[int] = []
+    while positive or negative:
+        use_negative = negative and (sum(line) > 0 or not positive)
+        line.append((negative if use_negative else positive).pop(0))
+    return line
+
+
+def tree_sum(addends: list[int], bits: int, confine: Any) -> tuple[int, int]:
+    """Sum and overflow events of a tree of adders."""
+    events = sum(confine(x, bits) != x for x in addends)
+    level = [confine(x, bits) for x in addends]
+    while len(level) > 1:
+        pairs = [a + b for a, b in zip(level[::2], level[1::2], strict=False)]
+        events += sum(confine(x, bits) != x for x in pairs)
+        level = [confine(x, bits) for x in pairs] + level[len(pairs) * 2 :]
+    return (level[0] if level else 0), events
+
+
+def counted_by_hand(rows: list[list[int]], bits: int, rule: str, order: str) -> list[int]:
+    confine = naive.wrap if rule == "wrap" else naive.saturate
+    counts = [0] * 5
+    for addends in rows:
+        if order == "tree":
+            value, events = tree_sum(addends, bits, confine)
+        else:
+            line = addends if order == "declared" else sorted_order(addends)
+            found = naive.accumulate(line, bits, rule)
+            value, events = found["value"], found["events"]
+        fits = confine(sum(addends), bits) == sum(addends)
+        more = [events, events > 0, events > 0 and fits, events > 0 and not fits]
+        counts = [a + b for a, b in zip(counts, [*more, value != sum(addends)], strict=True)]
+    return counts
+
+
+def test_orders_are_counted_as_plain_loops_count_them() -> None:
+    rng = np.random.default_rng(2)
+    for taps in (1, 2, 7, 12):
+        weights = rng.integers(-9, 10, (3, taps))
+        operands = rng.integers(-9, 10, (20, taps))
+        counts = np.zeros((2, 2, 3, 5), dtype=np.int64)
+        compare_orders(operands, weights, np.array([8, 6]), counts)
+        rows = [
+            [int(w * x) for w, x in zip(channel, pixel, strict=True) if w]
+            for channel in weights
+            for pixel in operands
+        ]
+        for i, bits in enumerate((8, 6)):
+            for j, rule in enumerate(("wrap", "saturate")):
+                for k, order in enumerate(("declared", "sorted", "tree")):
+                    expected = counted_by_hand(rows, bits, rule, order)
+                    assert counts[i, j, k].tolist() == expected, (taps, bits, rule, order)
+
+
+def test_sorted_addends_never_overflow_on_the_way_where_every_addend_fits() -> None:
+    rng = np.random.default_rng(3)
+    weights, operands = rng.integers(-5, 6, (4, 40)), rng.integers(-5, 6, (200, 40))
+    counts = np.zeros((1, 2, 3, 5), dtype=np.int64)
+    compare_orders(operands, weights, np.array([6]), counts)  # addends up to 25 fit 6 bits
+    assert counts[0, :, 1, 2].tolist() == [0, 0]
+    assert (counts[0, :, 0, 2] > 0).all()
+
+
+def test_orders_of_a_network_agree_with_the_golden_accumulation_in_the_declared_order() -> None:
+    network, x = digits(), images()[:2]
+    points = orders_document(network, Samples((x,), "images"), 15, 16)
+    tensors = run_golden(network, x, keep_tensors=True).tensors
+    layers = [layer for layer in network.layers if isinstance(layer, WeightedLayer)]
+    for point in points:
+        if point["order"] != "declared":
+            continue
+        accumulator = Accumulator(point["acc_bits"], point["acc_overflow"])
+        found = [accumulate_layer(layer, tensors[layer.inputs[0]], accumulator) for layer in layers]
+        assert point["events"] == sum(int(each.events.sum()) for each in found) > 0
+        assert point["transient"] == sum(int(each.transient.sum()) for each in found)
+        wrong = sum(np.count_nonzero(each.value != each.exact) for each in found)
+        assert point["outputs_wrong"] == wrong
