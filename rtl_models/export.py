@@ -22,7 +22,7 @@ from rtl_models.top import (
     HARNESS,
     Memory,
     expected_counters,
-    top_parameters,
+    network_parameters,
 )
 from simulator.compiler import CompiledNetwork, compile_network, program_layers
 from simulator.hardware import Hardware, to_toml
@@ -129,7 +129,7 @@ class _Folder:
         self.given = _given(self.compiled, self.program)
         for tensor in self.given:
             self.memory.write(tensor, self.tensors[tensor])
-        self.parameters = top_parameters(self.compiled)
+        self.parameters = network_parameters(self.compiled)
 
     @property
     def timing(self) -> list[LayerTiming]:

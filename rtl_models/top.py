@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from golden.errors import ToolError
 from golden.network import Network
 from rtl_models.builds import Simulator, build, start_command
-from rtl_models.parameters import engine_parameters
+from rtl_models.parameters import top_parameters
 from rtl_models.reference import Overflows, golden_network
 from rtl_models.sources import VERILOG
 from rtl_models.sources import sources as module_sources
@@ -145,26 +145,17 @@ class Bus:
         return self.latency is None and self.interval is None and self.stall_percent == 0
 
 
-def top_parameters(compiled: CompiledNetwork) -> dict[str, int]:
-    """Verilog parameters of `napier_top` for a compiled network."""
-    hardware = compiled.hardware
-    names = (
-        *("ROWS", "COLS", "FEED", "DEPTH", "PE_KIND", "TERMS", "CODE_W", "WEIGHT_W", "ACC_BITS"),
-        *("SATURATE", "EVENTS_W", "SPILL", "WIDE_BITS", "LANES", "POST_W"),
-    )
-    engine = engine_parameters(hardware)
-    layers = max((len(program_layers(each)) for each in compiled.plan.programs), default=0)
+def network_parameters(compiled: CompiledNetwork) -> dict[str, int]:
+    """Verilog parameters of `napier_top` that holds what a network's passes need."""
     memories = compiled.plan.memories
-    return {name: engine[name] for name in names} | {
-        "DATA_W": 8 * hardware.beat_bytes,
-        "FEED_BEATS": memories.feed_beats,
-        "STREAM_BEATS": max(1, memories.stream_beats),
-        "PARAM_WORDS": memories.parameter_words,
-        "ACT_WORDS": hardware.bank_words,
-        "OUT_WORDS": hardware.output_bank_words,
-        "LAYERS": max(LEAST_LAYERS, 1 << (layers - 1).bit_length()),
-        "MACHINE_ID": hardware.machine_id,
-    }
+    layers = max((len(program_layers(each)) for each in compiled.plan.programs), default=0)
+    parameters = top_parameters(
+        compiled.hardware,
+        memories.feed_beats,
+        max(1, memories.stream_beats),
+        memories.parameter_words,
+    )
+    return parameters | {"LAYERS": max(LEAST_LAYERS, 1 << (layers - 1).bit_length())}
 
 
 class Memory:
@@ -260,7 +251,7 @@ class TopSimulation:
             The simulator is missing, or the Verilog does not compile or run.
         """
         compiled = memory.compiled
-        parameters = top_parameters(compiled) | {
+        parameters = network_parameters(compiled) | {
             "MEMORY_BYTES": compiled.plan.total_bytes,
             "BASE": self.bus.base,
         }
@@ -315,7 +306,9 @@ class TopSimulation:
 def _read_report(text: str) -> ProgramRun:
     rows = [[int(word) for word in line.split()] for line in text.splitlines()]
     status, error, descriptor, cycles = rows[0]
-    total, *layers = (dict(zip(COUNTERS, row, strict=True)) for row in rows[1:] or [[0] * len(COUNTERS)])
+    total, *layers = (
+        dict(zip(COUNTERS, row, strict=True)) for row in rows[1:] or [[0] * len(COUNTERS)]
+    )
     return ProgramRun(status, error, descriptor, cycles, total, tuple(layers))
 
 
