@@ -19,12 +19,16 @@ CAUSE_COLORS = {
     "fill": "#d9dcd6",
     "stall_feed": "#f4a259",
     "drain": "#8cb369",
+    "control": "#6c757d",
+    "stall_descriptor": "#ffd166",
     "stall_weights": "#bc4b51",
     "stall_activations": "#e07a5f",
     "stall_outputs": "#5b3758",
 }
 CAUSE_LABELS = {
+    "vector": "host",
     "stall_feed": "waits for feed",
+    "stall_descriptor": "waits for program",
     "stall_weights": "waits for weights",
     "stall_activations": "waits for activations",
     "stall_outputs": "waits for outputs",
@@ -42,7 +46,7 @@ def run_figure(document: Document) -> Figure:
     figure = Figure(figsize=(11, height), layout="constrained")
     bars, roof = figure.subplots(1, 2, width_ratios=(1.25, 1))
     draw_cycles(bars, layers)
-    figure.legend(*bars.get_legend_handles_labels(), loc="outside lower left", ncols=8, **LEGEND)
+    figure.legend(*bars.get_legend_handles_labels(), loc="outside lower left", ncols=5, **LEGEND)
     draw_roofline(roof, document)
     model, hardware = document["model"]["name"], document["hardware"]["name"]
     figure.suptitle(f"{model} on {hardware}: {document['totals']['cycles']:,} cycles")

@@ -26,6 +26,7 @@ SHORT_OPS = {
 }
 
 WAITS = {
+    "stall_descriptor": "program",
     "stall_weights": "weights",
     "stall_activations": "inputs",
     "stall_outputs": "outputs",
@@ -74,7 +75,12 @@ def shorten(name: str, width: int) -> str:
 
 
 def largest_stall(layer: Document) -> str:
-    """Name the largest cause other than compute and its share of the layer's cycles."""
+    """Name the largest cause other than compute and its share of the layer's cycles.
+
+    A layer of the host has nothing but what the accelerator waits for.
+    """
+    if layer.get("unit") == "host":
+        return "host"
     waits = {
         cause: cycles
         for cause, cycles in layer["cycles_by_cause"].items()

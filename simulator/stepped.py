@@ -23,7 +23,7 @@ from simulator.hardware import Hardware
 from simulator.memory_image import activation_banks, outputs_from_banks
 from simulator.passes import Pass
 from simulator.plan import StepPlan, plan_network
-from simulator.program import ROUNDINGS, Geometry, LayerProgram, compile_layer
+from simulator.program import ROUNDINGS, Geometry, LayerProgram, compile_layer, layer_geometry
 from simulator.results import AccumulatorValues, Events, LayerTiming, RunTiming
 from simulator.timing import lone_layer, time_plan
 from simulator.transfers import step_schedule
@@ -401,7 +401,7 @@ def step_layer(layer: WeightedLayer, hardware: Hardware, x: ArrayLike) -> LayerR
     plan = plan_network(lone_layer(layer, codes.shape, hardware), hardware)
     step = plan.programs[0].steps[0]
     found = run_step(step, hardware, codes)
-    shape = _output_shape(layer, codes.shape, step_geometry(step.step))
+    shape = _output_shape(layer, codes.shape, layer_geometry(layer, codes.shape, hardware))
     accumulators = AccumulatorValues(
         **{
             field.name: getattr(found.accumulators, field.name).reshape(shape)
@@ -425,13 +425,16 @@ def run_step(plan: StepPlan, hardware: Hardware, x: ArrayLike) -> StepRun:
     plan : StepPlan
     hardware : Hardware
     x : integer array
-        Input codes, batch first, in any shape of as many elements.
+        Input codes, batch first, in any shape of as many elements; lanes beyond the last feature
+        of a vector may be missing.
     """
     layer, geometry = plan.step.layer, step_geometry(plan.step)
     if layer is None:
         raise ValueError(f"step {plan.step.name!r} is not the array's")
     image = (geometry.height, geometry.width, geometry.in_channels)
-    codes = np.asarray(x, dtype=np.int64).reshape(-1, *image)
+    codes = np.asarray(x, dtype=np.int64)
+    codes = codes.reshape(len(codes), -1)
+    codes = np.pad(codes, ((0, 0), (0, prod(image) - codes.shape[1]))).reshape(-1, *image)
     shape = (1, *image[1:]) if isinstance(layer, FullyConnected) else (1, *image)
     program = compile_layer(layer, shape, hardware)
     programs = [_program_of(program, each) for each in plan.passes]

@@ -10,22 +10,25 @@ import pytest
 from random_layers import PES, random_hardware, random_layer
 
 from golden.errors import HardwareError
+from golden.files import load_network
 from golden.network import (
     Add,
     AveragePool2D,
+    Concat,
     Conv2D,
-    Mean,
-    Pad,
+    Network,
     Padding,
     Requantization,
     Reshape,
     Tensor,
 )
+from napier.loading import shipped_file
 from simulator import kernels
 from simulator.hardware import hardware_from_dict, load_hardware
-from simulator.results import CAUSES
+from simulator.machine import simulate
+from simulator.results import CAUSES, Events
 from simulator.stepped import step_layer
-from simulator.timing import time_layer, time_vector_layer
+from simulator.timing import time_layer, time_network
 from simulator.values import accumulate, overflow_record, run_weighted
 
 ONE = Requantization(np.array([1 << 30], np.int32), np.array([1], np.int32))
@@ -56,7 +59,7 @@ def test_fast_equals_stepped_in_everything(pe, block):
         )
         np.testing.assert_array_equal(codes, stepped.outputs)
         compared += 1
-    assert compared >= 10
+    assert compared >= 8
 
 
 def test_fast_equals_stepped_with_16_bit_activations():
@@ -182,105 +185,145 @@ def test_many_pixel_tiles_cost_the_sum_of_their_parts():
     assert kernels.run_cycles(*args) == (7_000_000, 0, 11, 7_000_014)
 
 
-# -- transfers ------------------------------------------------------------------------------------
+# -- networks -------------------------------------------------------------------------------------
 
 
-def stalls(weights, activations, stores, cycles, double_buffer):
-    arrays = [np.array(part, dtype=np.int64) for part in (weights, activations, stores, cycles)]
-    return kernels.transfer_stalls(*arrays, double_buffer, 4, 10)
+def network_of(*layers, tensors):
+    """Layers one after the other; the first tensors that no layer writes are inputs."""
+    written = {layer.outputs[0] for layer in layers}
+    inputs = tuple(i for i in range(len(tensors)) if i not in written)
+    return Network("hand", tuple(tensors), layers, inputs, layers[-1].outputs)
 
 
-def test_one_pass_waits_for_both_loads_and_its_store():
-    # weights 10 + 100/4 = 35, activations 10 + 40/4 = 20, run 50, store 10 + 9/4 -> 13
-    for double_buffer in (False, True):
-        assert stalls([100], [40], [9], [50], double_buffer) == (35, 20, 13, 118)
+def codes(*shape):
+    return Tensor("codes", shape, "int8")
 
 
-def test_double_buffers_hide_the_second_load():
-    # L0 0..20 (weights) 20..40; L1 40..60 while pass 0 runs 40..140; S0 140..160 while pass 1 runs
-    # 140..240; S1 240..260.
-    assert stalls([40, 0], [40, 40], [40, 40], [100, 100], True) == (20, 20, 20, 260)
+def identity_conv(channels, **changes):
+    layer = Conv2D(
+        name="conv",
+        inputs=(0,),
+        outputs=(1,),
+        weights=np.eye(channels, dtype=np.int8).reshape(channels, 1, 1, channels),
+        weight_bits=8,
+        weight_zero_point=0,
+        bias=None,
+        input_zero_point=0,
+        output_zero_point=0,
+        requantization=ONE,
+        activation_min=-128,
+        activation_max=127,
+    )
+    return replace(layer, **changes)
 
 
-def test_single_buffers_hide_nothing():
-    # L0 0..40, pass 40..140, S0 140..160, L1 160..180, pass 180..280, S1 280..300
-    assert stalls([40, 0], [40, 40], [40, 40], [100, 100], False) == (20, 60, 20, 300)
-
-
-def test_waiting_for_a_store_is_named_so():
-    # S0 (0..) takes 10 + 400/4 = 110; pass 2 waits for it: both its buffers are full.
-    # L0 0..11, pass 0 11..12, S0 12..122, pass 1 12..13, S1 122..232, pass 2 waits 13..122
-    found = stalls([4, 0, 0], [0, 0, 0], [400, 400, 4], [1, 1, 1], True)
-    # pass 2 122..123, S2 232..243
-    assert found == (11, 0, 109 + 120, 243)
-
-
-# -- layers without weights -----------------------------------------------------------------------
-
-
-def vector_hardware():
-    machine = load_hardware("mac4x4")  # 2 lanes, 2048 bytes a half, 4 bytes a cycle, latency 20
-    buffers = machine.buffers.model_copy(update={"output_bytes": 4096})
-    return machine.model_copy(update={"buffers": buffers})
-
-
-def test_add_takes_an_operation_for_each_output():
+def test_an_addition_by_hand():
+    """4 rows, 2 lanes, words of 2 codes; beats of 8 bytes every second cycle, latency 20."""
     layer = Add("add", (0, 1), (2,), (0, 0), 0, 20, (ONE, ONE), ONE, -128, 127)
-    shape = (1, 4, 4, 8)
-    tensors = [Tensor(name, shape, "int8") for name in "abc"]
-    timing = time_vector_layer(layer, tensors[:2], tensors[2], vector_hardware())
-    # load 20 + 256/4, 128 elements on 2 lanes, store 20 + 128/4
-    assert timing.cycles == 84 + 64 + 52
-    assert timing.cycles_by_cause["vector"] == 64
-    assert timing.cycles_by_cause["stall_activations"] == 84
-    assert timing.cycles_by_cause["stall_outputs"] == 52
-    assert timing.events.vector_operations == 128
+    network = network_of(layer, tensors=[codes(1, 2, 2, 2)] * 3)
+    (timing,) = time_network(network, load_hardware("mac4x4"))
+    # D: 48 beats: s 1, address 2, beats 23 .. 117, e 118.
+    # W: a beat of two feed words, two of the one parameter: s 119, beats 141 143 145, e 146.
+    # No store: 147. A: a beat with a row of 4 words: s 148, beat 170, e 171. A2: s 172, beat 194,
+    # e 195. c = 196, g = 197.
+    # Run: words in 4 and 5, where it fires; N = 2 columns x 2 groups; 5 + 4 + 7 + 4 = 20: done 217.
+    # S: s* = 218, the piece read in 220, beat 221, response 242.
+    assert timing.cycles == 242
+    assert timing.cycles_by_cause == {
+        "compute": 2,
+        "fill": 3,
+        "stall_feed": 0,
+        "drain": 15,
+        "control": 2,
+        "stall_descriptor": 118,
+        "stall_weights": 28,
+        "stall_activations": 48,
+        "stall_outputs": 1 + 25,
+        "vector": 0,
+    }
+    assert timing.events == Events(
+        window_words=2,
+        feed_words=2,
+        parameter_reads=4,
+        output_codes=8,
+        vector_operations=8,
+        weight_load_bytes=24,
+        activation_load_bytes=16,
+        output_store_bytes=8,
+        dram_read_bytes=384 + 24 + 16,
+        dram_write_bytes=8,
+    )
 
 
-def test_pools_count_the_taps_inside_the_image():
+def test_a_pool_whose_windows_differ_is_the_hosts():
     layer = AveragePool2D("pool", (0,), (1,), (3, 3), (1, 1), Padding(1, 1, 1, 1), -128, 127)
-    x, y = (Tensor(name, (1, 4, 4, 2), "int8") for name in "xy")
-    timing = time_vector_layer(layer, [x], y, vector_hardware())
-    # along an axis 2 + 3 + 3 + 2 taps
+    network = network_of(layer, tensors=[codes(1, 4, 4, 2)] * 2)
+    (timing,) = time_network(network, load_hardware("mac4x4"))
+    # along an axis 2 + 3 + 3 + 2 taps; 32 bytes each way, 4 a cycle; 2 lanes
     assert timing.events.vector_operations == 10 * 10 * 2
+    assert timing.cycles == (20 + 8) + 100 + (20 + 8)
+    assert timing.cycles_by_cause["vector"] == 100
+    assert (timing.events.dram_read_bytes, timing.events.dram_write_bytes) == (32, 32)
 
 
-def test_mean_counts_its_inputs_and_pad_none():
-    machine = vector_hardware()
-    x = Tensor("x", (1, 4, 4, 2), "int8")
-    mean = Mean("mean", (0,), (1,), (1, 2), False, 0, 0, ONE, -128, 127)
-    assert (
-        time_vector_layer(mean, [x], Tensor("y", (1, 2), "int8"), machine).events.vector_operations
-        == 32
+def test_a_reshape_that_keeps_the_words_is_free_and_another_is_the_hosts():
+    hardware = load_hardware("mac4x4")
+    for shape, unit in (((1, 32, 2), "free"), ((1, 2, 32), "host")):
+        network = network_of(Reshape("r", (0,), (1,)), tensors=[codes(1, 4, 8, 2), codes(*shape)])
+        result = simulate(network, hardware, values=False)
+        assert result.layers[0].unit == unit
+        # 64 bytes in, 64 codes on 2 lanes, 64 bytes out
+        assert result.cycles == (0 if unit == "free" else (20 + 16) + 32 + (20 + 16))
+
+
+def test_inputs_of_a_concatenation_add_up():
+    layer = Concat("cat", (0, 1), (2,), 3)
+    tensors = [codes(1, 3, 3, 2), codes(1, 3, 3, 4), codes(1, 3, 3, 6)]
+    (timing,) = time_network(network_of(layer, tensors=tensors), load_hardware("mac4x4"))
+    # words of 2 codes: 9 + 18 of them in, as many out; three channel tiles of 3 pixel tiles
+    assert timing.events.activation_load_bytes == timing.events.output_store_bytes == 2 * 27
+    assert timing.events.window_words == 9
+    assert timing.events.vector_operations == timing.events.output_codes == 54
+    assert sum(timing.cycles_by_cause.values()) == timing.cycles
+
+
+def test_the_next_layer_begins_to_load_before_a_layer_ends():
+    network = network_of(
+        identity_conv(4),
+        identity_conv(4, inputs=(1,), outputs=(2,)),
+        tensors=[codes(1, 8, 8, 4)] * 3,
     )
-    pad = Pad("pad", (0,), (1,), ((0, 0), (1, 1), (1, 1), (0, 0)), 0)
-    timing = time_vector_layer(pad, [x], Tensor("y", (1, 6, 6, 2), "int8"), machine)
-    assert timing.cycles == 20 + 8 + 20 + 18
-    assert timing.events.vector_operations == 0
+    hardware = load_hardware("mac4x4")
+    first, second = time_network(network, hardware)
+    alone = time_layer(network.layers[1], (1, 8, 8, 4), hardware)
+    assert second.cycles_by_cause["stall_descriptor"] == 0
+    assert second.cycles_by_cause["stall_weights"] == 0
+    assert second.cycles < alone.cycles
+    assert second.events == alone.events
+    assert first.cycles >= alone.cycles
 
 
-def test_reshape_is_free():
-    x, y = Tensor("x", (1, 4, 4, 2), "int8"), Tensor("y", (1, 32), "int8")
-    timing = time_vector_layer(Reshape("r", (0,), (1,)), [x], y, vector_hardware())
-    assert timing.cycles == 0
-    assert timing.events.dram_read_bytes == 0
-
-
-def test_large_vector_layers_are_cut_into_passes():
-    layer = Add("add", (0, 1), (2,), (0, 0), 0, 20, (ONE, ONE), ONE, -128, 127)
-    tensors = [Tensor(name, (1, 64, 64, 2), "int8") for name in "abc"]
-    machine = vector_hardware()
-    timing = time_vector_layer(layer, tensors[:2], tensors[2], machine)
-    assert timing.events.dram_read_bytes == 2 * 8192
-    # 8 passes: loads of 20 + 512, stores of 20 + 256, 512 operations. The DMA never rests until the
-    # last load; then the last pass runs beside the store before it, and stores.
-    assert timing.cycles == 8 * 532 + 6 * 276 + 512 + 276
-    single = machine.buffers.model_copy(update={"double_buffer": False})
-    slower = time_vector_layer(
-        layer, tensors[:2], tensors[2], machine.model_copy(update={"buffers": single})
+def test_a_layer_of_the_host_ends_a_program():
+    pool = AveragePool2D("pool", (1,), (2,), (3, 3), (1, 1), Padding(1, 1, 1, 1), -128, 127)
+    network = network_of(
+        identity_conv(4),
+        pool,
+        identity_conv(4, inputs=(2,), outputs=(3,)),
+        tensors=[codes(1, 8, 8, 4)] * 4,
     )
-    # 4 passes of 4096 bytes, nothing overlaps
-    assert slower.cycles == 4 * (20 + 1024 + 1024 + 20 + 512)
+    first, _, last = time_network(network, load_hardware("mac4x4"))
+    assert first == last == time_layer(network.layers[0], (1, 8, 8, 4), load_hardware("mac4x4"))
+
+
+@pytest.mark.parametrize("hardware", ["mac4x4", "nhot2_4x4"])
+def test_a_network_is_the_same_at_both_speeds(hardware):
+    network = load_network(shipped_file("digits.npz"))
+    x = np.random.default_rng(1).integers(-128, 128, (1, 8, 8, 1)).astype(np.int8)
+    fast = simulate(network, load_hardware(hardware), [x])
+    stepped = simulate(network, load_hardware(hardware), [x], speed="stepped")
+    for computed, expected in zip(fast.layers, stepped.layers, strict=True):
+        assert computed == expected
+    np.testing.assert_array_equal(fast.outputs[0], stepped.outputs[0])
 
 
 def test_faster_memory_leaves_the_engine_of_a_big_layer_as_it_is():
@@ -307,10 +350,12 @@ def test_faster_memory_leaves_the_engine_of_a_big_layer_as_it_is():
     timing = time_layer(layer, (1, 28, 28, 512), machine)
     assert timing.events.steps == 28 * 28 * np.count_nonzero(layer.weights)
     assert timing.cycles >= timing.events.steps / 256
-    dram = machine.dram.model_copy(update={"bytes_per_cycle": 4096})
+    dram = machine.dram.model_copy(update={"bytes_per_cycle": 128})
     quick = time_layer(layer, (1, 28, 28, 512), machine.model_copy(update={"dram": dram}))
     assert quick.cycles < timing.cycles
-    assert quick.cycles_by_cause["compute"] == timing.cycles_by_cause["compute"]
+    # Another cut may be the best then, which has other waits at the ends of its runs.
+    compute = quick.cycles_by_cause["compute"]
+    assert compute == pytest.approx(timing.cycles_by_cause["compute"], rel=1e-3)
 
 
 def test_idle_pixels_of_the_last_tile_are_no_steps():

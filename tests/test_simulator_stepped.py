@@ -16,10 +16,9 @@ from golden.operators import post_process
 from simulator import stepped_kernels as kernels
 from simulator.digits import digit_count
 from simulator.hardware import hardware_from_dict, load_hardware, to_toml
-from simulator.plan import Pass
 from simulator.program import ROUNDINGS, compile_layer
 from simulator.results import CAUSES, Events
-from simulator.stepped import ArrayModel, Engine, EngineRun, layer_timing, step_layer
+from simulator.stepped import ArrayModel, Engine, step_layer
 from simulator.timing import plan_layer, time_layer
 
 PES = {
@@ -446,60 +445,6 @@ def test_a_layer_larger_than_its_buffers_is_cut_and_stays_the_same():
     np.testing.assert_array_equal(in_parts.accumulators.maximum, at_once.accumulators.maximum)
     assert in_parts.timing.events.steps == at_once.timing.events.steps
     assert in_parts.timing.cycles > at_once.timing.cycles
-
-
-# -- transfers by hand -----------------------------------------------------------------------------
-
-
-def passes_and_runs(sizes, cycles):
-    passes = tuple(
-        Pass((0, 1), (0, 1), None, True, weights, activations, outputs)
-        for weights, activations, outputs in sizes
-    )
-    by_cause = {"fill": 3, "compute": cycles - 3, "drain": 0, "stall_feed": 0}
-    return passes, [EngineRun(cycles, by_cause, Events(), 0, 0) for _ in passes]
-
-
-@pytest.mark.parametrize(
-    ("double_buffer", "sizes", "weights", "activations", "outputs", "total"),
-    [
-        # 4 bytes a cycle after 2 cycles: 8 bytes take 4, 4 bytes take 3; a pass runs 10.
-        # Loads 0 until 4 and 7, loads 1 until 11 and 14; pass 0 until 17, store 0 until 20;
-        # pass 1 17 to 27, store 1 until 30.
-        (True, [(8, 4, 4)] * 2, 4, 3, 3, 30),
-        # Without: loads 1 after store 0: weights 20 to 24, activations 27, pass 1 until 37.
-        (False, [(8, 4, 4)] * 2, 11, 6, 3, 40),
-        # Nothing takes nothing: pass 1 loads nothing and starts at 17.
-        (True, [(8, 4, 4), (0, 0, 4)], 4, 3, 3, 30),
-        # Single buffers: pass 1 loads nothing but waits for store 0, 17 to 20.
-        (False, [(8, 4, 4), (0, 0, 4)], 4, 3, 6, 33),
-        # Pass 2 waits for store 0: 72 bytes take 20 cycles. Loads 0 at 4 and 7, pass 0 until 17,
-        # store 0 until 37, pass 1 (no loads) 17 to 27, pass 2 27 -> 37 to 47.
-        (True, [(8, 4, 72), (0, 0, 0), (0, 0, 0)], 4, 3, 10, 47),
-    ],
-)
-def test_transfers_by_hand(double_buffer, sizes, weights, activations, outputs, total):
-    machine = hardware(
-        tables={
-            "buffers": {"double_buffer": double_buffer},
-            "dram": {"bytes_per_cycle": 4, "latency_cycles": 2},
-        }
-    )
-    passes, runs = passes_and_runs(sizes, 10)
-    timing = layer_timing(passes, runs, machine)
-    assert timing.cycles == total
-    assert timing.cycles_by_cause == {
-        "fill": 3 * len(passes),
-        "compute": 7 * len(passes),
-        "drain": 0,
-        "stall_feed": 0,
-        "stall_weights": weights,
-        "stall_activations": activations,
-        "stall_outputs": outputs,
-        "vector": 0,
-    }
-    assert timing.events.dram_read_bytes == sum(w + a for w, a, _ in sizes)
-    assert timing.events.dram_write_bytes == sum(o for _, _, o in sizes)
 
 
 # -- requantization --------------------------------------------------------------------------------
