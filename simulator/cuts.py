@@ -25,6 +25,9 @@ from simulator.program import Geometry
 MAX_PASSES = 1 << 17
 """Passes that a step may have."""
 
+MAX_TILES = (1 << 16) - 1
+"""Pixel tiles that a descriptor can express."""
+
 
 @dataclass(frozen=True)
 class ChannelTile:
@@ -129,14 +132,6 @@ class Capacity:
     activation_words: int
     weight_beats: int
     output_words: int
-
-    def share(self, whole: Capacity, weight_share: int, pixel_share: int) -> Capacity:
-        """Bound passes further, by parts of what the whole step takes."""
-        return Capacity(
-            activation_words=min(self.activation_words, -(-whole.activation_words // pixel_share)),
-            weight_beats=min(self.weight_beats, -(-whole.weight_beats // weight_share)),
-            output_words=min(self.output_words, -(-whole.output_words // pixel_share)),
-        )
 
 
 @dataclass(frozen=True)
@@ -316,6 +311,7 @@ class Cutter:
         if cols:
             entries[1:] = [kernels.column_entries(tile.counts) for tile in self.tiles]
         self._entries = np.cumsum(entries, axis=0)
+        self._known_chunks: dict[tuple[int, int], Group] = {}
         self._words = np.cumsum([0, *(tile.words.size for tile in self.tiles)])
 
     @cached_property
@@ -328,6 +324,24 @@ class Cutter:
             activation_words=self._activation_words(lines, group.in_words),
             weight_beats=group.blocks[0].held_beats,
             output_words=pixel_tiles * self._out_words(group.channels),
+        )
+
+    @cached_property
+    def _largest_tile_beats(self) -> int:
+        """Beats that the weight memories need so that no channel tile is cut."""
+        return max(self._group((i, i + 1)).blocks[0].held_beats for i in range(len(self.tiles)))
+
+    def share(self, most: Capacity, weight_share: int, pixel_share: int) -> Capacity:
+        """Bound passes by `most` and by one part in so many of the whole step.
+
+        Weights are bounded to no less than a channel tile: more chunks would only move more bytes.
+        """
+        whole = self.whole
+        weight_beats = max(-(-whole.weight_beats // weight_share), self._largest_tile_beats)
+        return Capacity(
+            activation_words=min(most.activation_words, -(-whole.activation_words // pixel_share)),
+            weight_beats=min(most.weight_beats, weight_beats),
+            output_words=min(most.output_words, -(-whole.output_words // pixel_share)),
         )
 
     def cut(self, limit: Capacity) -> Cut:
@@ -410,6 +424,13 @@ class Cutter:
         return first // self.geometry.feed, -(-last // self.geometry.feed)
 
     def _chunked(self, index: int, limit: Capacity) -> Group:
+        """Cut one channel tile along its words; cuts have the same weight limit often."""
+        key = (index, limit.weight_beats)
+        if key not in self._known_chunks:
+            self._known_chunks[key] = self._cut_tile(index, limit)
+        return self._known_chunks[key]
+
+    def _cut_tile(self, index: int, limit: Capacity) -> Group:
         """Cut one channel tile along its words into the fewest chunks that fit, longest first."""
         group = self._group((index, index + 1))
         tile = self.tiles[index]
@@ -417,8 +438,7 @@ class Cutter:
             raise self._too_small(
                 "the feed words of one window",
                 "weight_bytes",
-                max(self._group((i, i + 1)).blocks[0].held_beats for i in range(len(self.tiles)))
-                * self.hardware.beat_bytes,
+                self._largest_tile_beats * self.hardware.beat_bytes,
                 "use a smaller window",
             )
         words = tile.words.size
@@ -495,7 +515,8 @@ class Cutter:
         strips: list[Strip] = []
         first = 0
         while first < geometry.pixel_tiles:
-            stop = _last_fitting(first, geometry.pixel_tiles, partial(fits, first))
+            end = min(geometry.pixel_tiles, first + MAX_TILES)
+            stop = _last_fitting(first, end, partial(fits, first))
             strips.append(strip_of(geometry, (first, stop)))
             first = stop
         return tuple(strips)

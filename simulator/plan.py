@@ -186,7 +186,7 @@ def choose_cut(step: Step, hardware: Hardware) -> Cut:
     tried = {most}
     seen = {(best.groups, best.strips)}
     for weight_share, pixel_share in product(SHARES, SHARES):
-        limit = most.share(cutter.whole, weight_share, pixel_share)
+        limit = cutter.share(most, weight_share, pixel_share)
         if limit in tried:
             continue
         tried.add(limit)

@@ -490,6 +490,18 @@ def test_too_many_passes_are_refused_before_they_are_made():
         choose_cut(step_of(layer, (1, 224, 224, 64), machine), machine)
 
 
+def test_strips_have_no_more_pixel_tiles_than_a_descriptor_can_say():
+    """300 x 300 pixels on one row: 90,000 pixel tiles, though the buffers would hold them all."""
+    layer = conv(np.ones((1, 1, 1, 1)))
+    hardware = hardware_with(
+        array={"rows": 1, "cols": 1},
+        post={"lanes": 1},
+        buffers={"activation_bytes": 1 << 20, "output_bytes": 1 << 20},
+    )
+    cut = largest_passes(layer, (1, 300, 300, 1), hardware)
+    assert [strip.tiles for strip in cut.strips] == [(0, 65535), (65535, 90000)]
+
+
 def test_strips_are_found_without_looking_at_every_pixel_tile(monkeypatch):
     """One strip of 50,176 pixel tiles; looks are few per strip, not one a tile."""
     looks = []
