@@ -12,7 +12,8 @@
 //
 // Strobes: the bytes of the run's words, but no lane below first_lane in plane 0 and none above
 // last_lane in the last plane; bytes without strobe are 0. All start_* are sampled at `start`.
-// Addresses count in 32 bits; one beyond OUT_WORDS - 1 is a `bounds_error`. Reset: nothing to do.
+// Addresses count in 32 bits; one beyond OUT_WORDS - 1 is a `bounds_error`, and its piece gets no
+// strobes. Reset: nothing to do.
 module output_packer #(
     parameter integer ROWS       = 4,
     parameter integer FEED       = 1,
@@ -191,6 +192,7 @@ module output_packer #(
 
   // The piece that was read
   logic piece_first_plane_q, piece_last_plane_q, first_plane_q;
+  logic piece_fits_q;
   logic [31:0] piece_words_q;
   logic [POS_W-1:0] piece_pos_q;
   logic [PART_W-1:0] piece_part_q;
@@ -203,6 +205,7 @@ module output_packer #(
       piece_first_plane_q <= first_plane_q;
       piece_last_plane_q  <= last_run;
       piece_last_q        <= beat_end;
+      piece_fits_q        <= !bounds_error;
       piece_words_q       <= words;
       piece_pos_q         <= pos_q;
       piece_part_q        <= part_q;
@@ -227,7 +230,7 @@ module output_packer #(
     for (w = 0; w < BEAT_WORDS; w = w + 1) begin : g_word
       wire [31:0] from = w - 32'(piece_pos_q);
       for (f = 0; f < FEED; f = f + 1) begin : g_lane
-        assign span_lanes[w*FEED+f] = from < piece_words_q &&
+        assign span_lanes[w*FEED+f] = piece_fits_q && from < piece_words_q &&
             (from_first_q[f] || !piece_first_plane_q) && (to_last_q[f] || !piece_last_plane_q);
       end
     end
