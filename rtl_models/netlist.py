@@ -106,8 +106,8 @@ def is_equivalent(
         f" write_json {folder}/source.json"
     )
     _yosys(
-        f"read_verilog {gate_models()} {netlist}; hierarchy -check -top {module}; proc; flatten; opt_clean; techmap;"
-        f" {registers}; write_json {folder}/netlist.json"
+        f"read_verilog {gate_models()} {netlist}; hierarchy -check -top {module}; proc; flatten;"
+        f" opt_clean; techmap; {registers}; write_json {folder}/netlist.json"
     )
     source, gates = (
         json.loads((folder / f"{name}.json").read_text())["modules"][module]

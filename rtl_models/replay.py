@@ -108,6 +108,27 @@ def module_ports(module: str, parameters: Mapping[str, int], folder: Path) -> Po
     return read_ports(design["modules"]["subject"])
 
 
+def build_dut(subject: Subject, folder: Path) -> Dut:
+    """Compile a module with Verilator, to be driven cycle by cycle.
+
+    Parameters
+    ----------
+    subject : Subject
+    folder : Path
+        Build products.
+
+    Raises
+    ------
+    ToolError
+        Yosys, Verilator or g++ is missing or failed.
+    """
+    ports = module_ports(subject.module, subject.parameters, folder)
+    library = compile_library(
+        subject.module, sources(subject.module), ports, folder, parameters=subject.parameters
+    )
+    return Dut(ports, library, subject.gates)
+
+
 def record(subject: Subject, folder: Path, *, cycles: int, seed: int = 1) -> Recording:
     """Run a module under its stimuli in Verilator.
 
@@ -126,15 +147,11 @@ def record(subject: Subject, folder: Path, *, cycles: int, seed: int = 1) -> Rec
     ToolError
         Yosys, Verilator or g++ is missing or failed.
     """
-    ports = module_ports(subject.module, subject.parameters, folder)
-    library = compile_library(
-        subject.module, sources(subject.module), ports, folder, parameters=subject.parameters
-    )
-    dut = Dut(ports, library, subject.gates)
+    dut = build_dut(subject, folder)
     subject.stimuli(dut, random.Random(seed), cycles)
     return Recording(
         subject,
-        ports,
+        dut.ports,
         inputs=tuple(row[0] for row in dut.rows),
         outputs=tuple(_hexadecimal(row[1]) for row in dut.rows),
         cares=tuple(

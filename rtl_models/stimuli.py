@@ -147,6 +147,8 @@ def drive_requantizer(dut: Dut, rng: Random, cycles: int) -> None:
 
 
 def _group(dut: Dut, rng: Random, rounding: int) -> dict[str, int]:
+    if rng.random() < 0.5:
+        return _near_tie(rng, rounding)
     bits = dut.ports.inputs["in_acc"]
     magnitude = rng.randrange(bits)
     acc = rng.randint(-(1 << magnitude), (1 << magnitude) - 1)
@@ -161,6 +163,33 @@ def _group(dut: Dut, rng: Random, rounding: int) -> dict[str, int]:
             [1 << 30, (1 << 31) - 1, -(1 << 31), 0x40008000, 0x7FFEFFFF, 0x7FFF0000]
         )
     return {"in_acc": acc, "in_bias": bias, "in_multiplier": multiplier, "in_shift": shift}
+
+
+def _near_tie(rng: Random, rounding: int) -> dict[str, int]:
+    """Draw a sum whose product lies beside a tie of the rounding, which shows its lowest bits."""
+    low, high = SHIFTS[rounding]
+    shift = rng.randint(low, min(high, 0))
+    factor, multiplier, amount = 1, rng.getrandbits(32), -shift
+    if rounding in (DOUBLE, SINGLE):
+        # Small odd factors have an inverse modulo 2^31, so that every product can be had.
+        factor = rng.choice([rng.randrange(1, 256, 2), rng.randrange(1 << rng.randrange(1, 32))])
+        factor *= rng.choice([-1, 1])
+        multiplier, amount = factor, 31 - shift
+    elif rounding == MULTIPLIER16:
+        factor = rng.randrange(1, 1 << rng.randrange(1, 16))
+        multiplier, amount = (factor << 16) + rng.randrange(-(1 << 15), 1 << 15), 15 - shift
+    distance = rng.choice([0, 1, -1, 1 << rng.randrange(63), -1 << rng.randrange(63)])
+    target = (rng.randint(-300, 300) << amount) + (1 << amount >> 1) + distance
+    value = target // (factor or 1)
+    if factor % 2 and rng.random() < 0.5:
+        value = target * pow(factor, -1, 1 << 31)
+    bias = rng.choice([0, rng.getrandbits(32)])
+    return {
+        "in_acc": value - bias,
+        "in_bias": bias,
+        "in_multiplier": multiplier,
+        "in_shift": shift,
+    }
 
 
 # -- array ----------------------------------------------------------------------------------------
@@ -523,7 +552,7 @@ def drive_drain(cols: int, groups: int) -> Callable[[Dut, Random, int], None]:
                 "cfg_shared_parameter": rng.getrandbits(1),
                 "cfg_output_base": rng.getrandbits(widths["cfg_output_base"]),
                 "cfg_out_words": rng.getrandbits(widths["cfg_out_words"]),
-                "cfg_rounding": SHIFT_HALF_UP,
+                "cfg_rounding": rng.randrange(5),
                 "cfg_output_zero_point": rng.randint(low, high),
                 "cfg_minimum": low,
                 "cfg_maximum": high,
@@ -550,7 +579,8 @@ def drive_drain(cols: int, groups: int) -> Callable[[Dut, Random, int], None]:
                 finished = bool(dut["finished"])
                 if dut["param_read"]:
                     bias, shift = rng.randint(-50, 50), rng.randint(-6, 0)
-                    parameters = (bias & 0xFFFFFFFF) << 40 | shift & 0xFF
+                    multiplier = rng.randrange(1 << 30, 1 << 31)
+                    parameters = (bias & 0xFFFFFFFF) << 40 | multiplier << 8 | shift & 0xFF
             if not finished:
                 dut.cycle(rst=1)
             for _ in range(rng.randrange(3)):
@@ -683,7 +713,7 @@ SUBJECTS = (
             "out_addr": "out_write",
             "out_data": "out_write",
         },
-        kept=("requantizer",),
+        kept=("rescaler", "requantizer", "overflow_counters"),
     ),
 )
 """The modules of the campaign, from the arithmetic up."""

@@ -1,0 +1,355 @@
+"""Streams that idle and stall as they like change no result: 4 idle rates x 4 stall rates.
+
+The idle rate is the probability that a source has nothing in a cycle, the stall rate the
+probability that the sink does not take it. The requantizer has the same 16 combinations against
+golden in test_rtl_requantizer.py. A column sequencer has its streams in the array.
+"""
+
+import random
+from itertools import product
+
+import pytest
+
+from rtl_models.replay import build_dut
+from rtl_models.stimuli import SUBJECTS
+
+KNOWN = {subject.name: subject for subject in SUBJECTS}
+RATES = (0.0, 0.1, 0.5, 0.9)
+LIMIT_CYCLES = 20_000
+
+pytestmark = [pytest.mark.rtl, pytest.mark.slow]
+
+
+class Source:
+    """Items in their order; one that is offered stays until it is taken."""
+
+    def __init__(self, items, idle, rng):
+        self.items, self.idle, self.rng = list(items), idle, rng
+        self.offered = False
+
+    def offer(self):
+        self.offered = self.offered or (bool(self.items) and self.rng.random() >= self.idle)
+        return self.offered
+
+    @property
+    def head(self):
+        return self.items[0]
+
+    def take(self):
+        self.items.pop(0)
+        self.offered = False
+
+
+def pack(values, bits):
+    return sum((value & ((1 << bits) - 1)) << (bits * index) for index, value in enumerate(values))
+
+
+def unpack_signed(vector, count, bits):
+    half = 1 << (bits - 1)
+    values = [vector >> (bits * index) & (2 * half - 1) for index in range(count)]
+    return [(value ^ half) - half for value in values]
+
+
+def assert_rates_change_nothing(run, expected):
+    """Call run(idle, stall, rng) with all 16 combinations; returns their numbers of cycles."""
+    cycles = {}
+    for seed, (idle, stall) in enumerate(product(RATES, RATES)):
+        found, cycles[idle, stall] = run(idle, stall, random.Random(seed))
+        assert found == expected, f"idle {idle}, stall {stall}"
+    return cycles
+
+
+# -- array ------------------------------------------------------------------------------------
+
+ROWS, COLS, FEED, X_BITS, CODE_BITS, ACC_BITS = 2, 2, 2, 5, 4, 8
+
+
+def array_tiles(rng, count):
+    """Words [row][lane] and entries (last, advance, lane, weight) of each column."""
+    tiles = []
+    for _ in range(count):
+        length = rng.randrange(1, 9)
+        words = [
+            [[rng.randrange(-16, 16) for _ in range(FEED)] for _ in range(ROWS)]
+            for _ in range(length)
+        ]
+        columns = []
+        for _ in range(COLS):
+            steps = [1 if word < length - 1 else 0 for word in range(length)]
+            entries = []
+            for step in steps:
+                for _ in range(rng.randrange(3)):
+                    entries.append((0, 0, rng.randrange(FEED), rng.randrange(-8, 8)))
+                entries.append((0, step, rng.randrange(FEED), rng.randrange(-8, 8)))
+            entries[-1] = (1, 1, *entries[-1][2:])
+            columns.append(entries)
+        tiles.append((words, columns))
+    return tiles
+
+
+def array_results(tiles):
+    """Sum of operand times weight, modulo 2^ACC_BITS, tile by tile, column by column."""
+    results = []
+    for words, columns in tiles:
+        for entries in columns:
+            sums, word = [0] * ROWS, 0
+            for _, advance, lane, weight in entries:
+                sums = [total + words[word][r][lane] * weight for r, total in enumerate(sums)]
+                word += advance
+            half = 1 << (ACC_BITS - 1)
+            results.append([(total + half) % (2 * half) - half for total in sums])
+    return results
+
+
+def run_array(dut, tiles, idle, stall, rng):
+    feed = Source([word for words, _ in tiles for word in words], idle, rng)
+    columns = [
+        Source([entry for _, entries in tiles for entry in entries[c]], idle, rng)
+        for c in range(COLS)
+    ]
+    results, reads, busy, cycle = [], {}, 0, 0
+    noise_bits = dut.ports.inputs["feed_data"]
+    dut.cycle(rst=1, flush=0, feed_valid=0, entry_valid=0, handoff_ready=0, drain_enable=1)
+    while len(results) < COLS * len(tiles) and cycle < LIMIT_CYCLES:
+        packed = []
+        for column in columns:
+            last, advance, lane, weight = column.head if column.offer() else (1, 9, 1, 5)
+            packed.append(((last << 4 | advance) << 1 | lane) << CODE_BITS | weight & 15)
+        operands = rng.getrandbits(noise_bits)
+        if feed.offer():
+            operands = pack([x for row in feed.head for x in row], X_BITS)
+        dut.cycle(
+            rst=0,
+            feed_valid=feed.offered,
+            feed_data=operands,
+            entry_valid=pack([column.offered for column in columns], 1),
+            entry_data=pack(packed, 6 + CODE_BITS),
+            handoff_ready=busy == 0 and rng.random() >= stall,
+            result_col=reads.get(cycle, 0),
+        )
+        if cycle in reads:
+            results.append(unpack_signed(dut["result"], ROWS, ACC_BITS))
+        if feed.offered and dut["feed_ready"]:
+            feed.take()
+        for c, column in enumerate(columns):
+            if column.offered and dut["entry_ready"] >> c & 1:
+                column.take()
+        busy = max(busy - 1, 0)
+        if dut["fire"]:  # COLS results are read from three cycles later on (rules D1, D2)
+            reads |= {cycle + 3 + c: c for c in range(COLS)}
+            busy = COLS - 1
+        cycle += 1
+    return results, cycle
+
+
+def test_array_sums_do_not_depend_on_idle_and_stalled_streams(tmp_path):
+    dut = build_dut(KNOWN["napier_array"], tmp_path)
+    tiles = array_tiles(random.Random(1), 30)
+    cycles = assert_rates_change_nothing(
+        lambda *rates: run_array(dut, tiles, *rates), array_results(tiles)
+    )
+    assert cycles[0.9, 0.0] > 2 * cycles[0.0, 0.0]
+    assert cycles[0.0, 0.9] > cycles[0.0, 0.0]
+
+
+# -- window -----------------------------------------------------------------------------------
+
+
+def run_window(dut, words, idle, stall, rng):
+    feed, left, cycle = Source(words, idle, rng), [], 0
+    dut.cycle(rst=1, flush=0, feed_valid=0, release_word=0)
+    while len(left) < len(words) and cycle < LIMIT_CYCLES:
+        word = feed.head if feed.offer() else rng.getrandbits(6)
+        dut.settle(rst=0, feed_valid=feed.offered, feed_data=word, release_word=0)
+        release = dut["n"] > 0 and rng.random() >= stall
+        if release:
+            left.append(dut["words"] & 63)
+        dut.cycle(release_word=release)
+        if feed.offered and dut["feed_ready"]:
+            feed.take()
+        cycle += 1
+    return left, cycle
+
+
+def test_window_releases_the_words_that_were_fed(tmp_path):
+    dut = build_dut(KNOWN["array_window"], tmp_path)
+    words = [random.Random(1).getrandbits(6) for _ in range(200)]
+    cycles = assert_rates_change_nothing(lambda *rates: run_window(dut, words, *rates), words)
+    assert cycles[0.0, 0.0] == 201  # one word a cycle, the first one cycle after it was fed
+    assert min(cycles[0.9, 0.0], cycles[0.0, 0.9]) > 1000
+
+
+# -- stream reader ----------------------------------------------------------------------------
+
+PIXEL_TILES, LENGTHS, BASE = 3, (1, 4, 2), 30
+
+
+def run_reader(dut, idle, stall, rng):
+    """Addresses of the entries that were taken; idle: how long a tile's end waits for its fire."""
+    memory = [0] * 32
+    at = BASE
+    for length in LENGTHS:
+        at += length
+        memory[(at - 1) % 32] = 1
+    tiles = PIXEL_TILES * len(LENGTHS)
+    dut.cycle(rst=1, flush=0, begin_run=0, entry_ready=0)
+    dut.cycle(rst=0, begin_run=1, cfg_base=BASE)
+    tile, done, held, taken, cycle = 0, False, dut["addr"], [], 0
+    while tile < tiles and cycle < LIMIT_CYCLES:
+        ready = not done and rng.random() >= stall
+        dut.cycle(
+            begin_run=0,
+            last=memory[held],
+            entry_ready=ready,
+            pixel_last=tile % PIXEL_TILES == PIXEL_TILES - 1,
+            run_last=tile == tiles - 1,
+        )
+        if dut["entry_valid"] and ready:
+            taken.append(held)
+            done = memory[held] == 1
+        held = dut["addr"] if dut["read"] else held
+        if done and rng.random() >= idle:
+            tile, done = tile + 1, False
+        cycle += 1
+    dut.cycle(entry_ready=1)
+    assert not dut["entry_valid"], "the stream goes on after the last tile"
+    return taken, cycle
+
+
+def test_stream_reader_repeats_its_tiles_at_any_pace(tmp_path):
+    dut = build_dut(KNOWN["stream_reader"], tmp_path)
+    expected, first = [], BASE
+    for length in LENGTHS:  # rule S5: a channel tile's entries once for each pixel tile
+        expected += [(first + entry) % 32 for entry in range(length)] * PIXEL_TILES
+        first += length
+    assert_rates_change_nothing(lambda *rates: run_reader(dut, *rates), expected)
+
+
+# -- feeder -----------------------------------------------------------------------------------
+
+FEEDER_ROWS, TAP_BITS, COORD_BITS = 3, 3, 7
+
+
+def run_feeder(dut, stall, rng):
+    """Operands that the window took; its memories answer in every cycle, so nothing idles."""
+    draw = random.Random(5)
+    lengths, pixel_tiles = (3, 1, 4), 2
+    memory = []
+    for length in lengths:
+        for word in range(length):
+            packed = draw.getrandbits(5) << 2 | draw.randrange(FEEDER_ROWS)
+            packed = packed << 2 * TAP_BITS | draw.getrandbits(2 * TAP_BITS)
+            memory.append((word == length - 1) << 13 | packed)
+    places = [[draw.randrange(-3, 9) for _ in range(2 * FEEDER_ROWS)] for _ in range(pixel_tiles)]
+    codes = [[draw.getrandbits(8) for _ in range(16)] for _ in range(FEEDER_ROWS)]
+    dut.cycle(rst=1, flush=0, begin_run=0, ready=0)
+    word = code = tile = cycle = 0
+    taken = []
+    while len(taken) < pixel_tiles * sum(lengths) and cycle < LIMIT_CYCLES:
+        ready = rng.random() >= stall
+        place = places[tile % pixel_tiles]
+        dut.cycle(
+            rst=0,
+            begin_run=cycle == 0,
+            feed_word=word,
+            act_code=code,
+            ready=ready,
+            cfg_pixel_tiles=pixel_tiles,
+            cfg_channel_tiles=len(lengths),
+            cfg_feed_base=0,
+            cfg_activation_base=3,
+            cfg_in_words=2,
+            cfg_zero_point=-2,
+            cfg_signed=1,
+            cfg_height=8,
+            cfg_width=8,
+            pixel_y=pack(place[:FEEDER_ROWS], COORD_BITS),
+            pixel_x=pack(place[FEEDER_ROWS:], COORD_BITS),
+            pixel_exists=7,
+        )
+        if dut["valid"] and ready:
+            taken.append(dut["data"])
+        if dut["feed_read"]:
+            word = memory[dut["feed_addr"]]
+        if dut["act_read"]:
+            addresses = [dut["act_addr"] >> 4 * bank & 15 for bank in range(FEEDER_ROWS)]
+            code = pack([codes[bank][at] for bank, at in enumerate(addresses)], 8)
+        if dut["pixel_load"]:
+            tile = 0
+        elif dut["pixel_advance"]:
+            tile += 1
+        cycle += 1
+    return taken, cycle
+
+
+def test_feeder_gives_the_same_operands_to_a_window_that_stalls(tmp_path):
+    dut = build_dut(KNOWN["feeder"], tmp_path)
+    expected, fastest = run_feeder(dut, 0.0, random.Random(0))
+    assert len(expected) == 16
+    assert len(set(expected)) > 8
+    for seed, stall in enumerate(RATES):
+        found, cycles = run_feeder(dut, stall, random.Random(seed))
+        assert found == expected, f"stall {stall}"
+        assert stall < 0.9 or cycles > 3 * fastest
+
+
+# -- drain ------------------------------------------------------------------------------------
+
+
+def run_drain(dut, idle, rng):
+    """Writes of a run whose tiles end late; nothing stalls the drain, which holds the array up."""
+    draw = random.Random(7)
+    tiles, results, widths = 6, 6, dut.ports.inputs
+    noise = ("result", "result_overflow", "result_events")
+    shadows = [{name: draw.getrandbits(widths[name]) for name in noise} for _ in range(tiles)]
+    rows = [draw.getrandbits(4) for _ in range(tiles)]
+    parameters = [draw.getrandbits(6) << 40 | 1 << 38 | 0xFE for _ in range(16)]
+    writes, fires, cycle, word, pixels = [], [], 0, 0, 0
+    dut.cycle(rst=1, flush=0, begin_run=0, fire=0)
+    finished = False
+    while not finished and cycle < LIMIT_CYCLES:
+        # The shadow registers take a tile's results three cycles after its fire (rule P4).
+        filled = sum(fire + 3 <= cycle for fire in fires)
+        dut.settle(
+            rst=0,
+            begin_run=cycle == 0,
+            fire=0,
+            fire_results=results,
+            cfg_pixel_tiles=3,
+            cfg_channel_tiles=2,
+            cfg_results=results,
+            cfg_results_last=results,
+            cfg_first_channel=0,
+            cfg_parameter_base=2,
+            cfg_shared_parameter=0,
+            cfg_output_base=1,
+            cfg_out_words=2,
+            cfg_rounding=1,
+            cfg_output_zero_point=1,
+            cfg_minimum=-128,
+            cfg_maximum=127,
+            param_word=word,
+            pixel_exists=rows[min(pixels, tiles - 1)],
+            **shadows[max(filled - 1, 0)],
+        )
+        may = cycle > 0 and len(fires) < tiles and dut["handoff_ready"]
+        fire = bool(may) and rng.random() >= idle
+        dut.cycle(fire=fire)
+        fires += [cycle] if fire else []
+        if dut["out_write"]:
+            writes.append((dut["out_write"], dut["out_addr"], dut["out_data"]))
+        word = parameters[dut["param_addr"]] if dut["param_read"] else word
+        pixels += dut["pixel_advance"]
+        finished = bool(dut["finished"])
+        cycle += 1
+    return (writes, dut["overflow_events"], dut["overflow_outputs"]), cycle
+
+
+def test_drain_writes_the_same_codes_however_late_the_tiles_end(tmp_path):
+    dut = build_dut(KNOWN["drain"], tmp_path)
+    expected, fastest = run_drain(dut, 0.0, random.Random(0))
+    assert len(expected[0]) > 20
+    for seed, idle in enumerate(RATES):
+        found, cycles = run_drain(dut, idle, random.Random(seed))
+        assert found == expected, f"idle {idle}"
+        assert idle < 0.9 or cycles > fastest + 20
