@@ -280,8 +280,10 @@ def check(plan):
                 assert len(expected) == pixels * layout.planes(walk.feed) * walk.feed
             assert walk.stored == expected
             walk.stored = {}
-            for each in step_plan.passes:
-                spans.append((each.weights.offset, each.weights.beats * hardware.beat_bytes))
+            spans.extend(
+                (each.weights.offset, each.weights.beats * hardware.beat_bytes)
+                for each in step_plan.passes
+            )
         depths = {"feed": plan.memories.feed_beats, "streams": plan.memories.stream_beats}
         depths["parameters"] = plan.memories.parameter_words
         assert all(place < depths[memory] for memory, place in walk.weights)
@@ -336,3 +338,17 @@ def test_networks_of_all_layers_load_and_store_what_they_should():
         check(plan)
         modes |= {step.mode for step in plan.steps}
     assert modes >= {"array", "sum", "max", "add", "mul"}
+
+
+def test_a_pass_may_begin_with_idle_tiles():
+    """1 x 9 taps on rows of 12 pixels, R = 4: of the three tiles of a row two are idle.
+
+    64 bytes of outputs are 8 words of a bank, 4 tiles of 2 words: the second strip begins with
+    tile 4, and its first pixel is in tile 6.
+    """
+    machine = hardware_with(buffers={"output_bytes": 64, "double_buffer": False})
+    plan = plan_network(network_of(conv(np.ones((4, 1, 9, 2))), (1, 3, 12, 2)), machine)
+    check(plan)
+    first, second = plan.programs[0].passes
+    assert (first.pixel_tiles, second.pixel_tiles) == ((0, 4), (4, 7))
+    assert (second.store.base, second.store.bank, second.store.words) == (4, 0, 4)
