@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from golden.errors import NapierError
+from rtl_models.ladder import record_mutation
 from rtl_models.mutants import Mutant, measure
 from rtl_models.stimuli import SUBJECTS
 
@@ -17,9 +18,15 @@ from rtl_models.stimuli import SUBJECTS
 @click.option("--mutants", default=200, show_default=True, help="Most mutants of a module.")
 @click.option("--cycles", default=50_000, show_default=True, help="Longest run of a mutant.")
 @click.option("--seed", default=1, show_default=True, help="Of the mutants and of the stimuli.")
+@click.option("--record", is_flag=True, help="Keep the figures for the table of the ladder.")
 @click.option("--workdir", type=click.Path(path_type=Path), help="Keep netlists and proofs here.")
 def main(
-    names: tuple[str, ...], mutants: int, cycles: int, seed: int, workdir: Path | None
+    names: tuple[str, ...],
+    mutants: int,
+    cycles: int,
+    seed: int,
+    record: bool,
+    workdir: Path | None,
 ) -> None:
     """Mutate the Verilog modules NAMES (all by default) and print how many faults are noticed."""
     known = {subject.name: subject for subject in SUBJECTS}
@@ -40,6 +47,15 @@ def main(
                 f"| {name} | {report.mutants} | {report.killed} | {report.equivalent} |"
                 f" {len(report.survivors)} | {report.score:.1%} | {report.last_kill_cycle:,} |"
             )
+            if record:
+                figures = {
+                    "mutants": report.mutants,
+                    "killed": report.killed,
+                    "equivalent": report.equivalent,
+                    "survived": len(report.survivors),
+                    "cycles": report.cycles,
+                }
+                record_mutation(known[name].module, name, seed, figures)
             living += [(name, mutant) for mutant in report.survivors]
     for name, mutant in living:
         click.echo(f"survived: {name} {mutant.number}: {mutant.options}", err=True)
