@@ -238,13 +238,13 @@ def simulate(
             check_layer_fits(layer, hardware, projected.tensors[layer.inputs[0]].dtype)
     tensors = _checked_inputs(projected, inputs) if inputs is not None and values else {}
     samples = len(next(iter(tensors.values()))) if tensors else 0
-    if progress is not None:
+    if progress is not None:  # planning is as long as a layer
         progress(0, len(projected.layers), projected.layers[0].name)
     plan = plan_network(one_inference(projected), hardware)
     work = _Values(plan, tensors, samples, speed)
     records = []
     for index, layer in enumerate(projected.layers):
-        if progress is not None:
+        if progress is not None and index:
             progress(index, len(projected.layers), layer.name)
         records.append(work.run(index) if samples else None)
     if progress is not None:
