@@ -25,6 +25,8 @@ from dma_model import (
     transfer,
 )
 
+from rtl_models import lint
+from rtl_models import run_bench as run_cocotb
 from rtl_models.runner import find_tool
 from rtl_models.sources import VERILOG, sources
 
@@ -587,3 +589,45 @@ def test_sections_must_end_with_the_beats_of_the_block(tmp_path, build, lengths,
     probe = Memories(bytearray(memories.external), memories.outputs)
     assert transfer(machine, probe, op) == errors
     check_run(build, tmp_path, machine, memories, [op])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        pytest.param({"PAYLOAD_W": 63, "WIDTH": 9, "BEATS": 5}, id="7-places"),
+        pytest.param({"PAYLOAD_W": 63, "WIDTH": 31, "BEATS": 8}, id="2-places"),
+        pytest.param({"PAYLOAD_W": 63, "WIDTH": 40, "BEATS": 3}, id="1-place"),
+        pytest.param({"PAYLOAD_W": 127, "WIDTH": 16, "BEATS": 1}, id="1-beat"),
+    ],
+)
+def test_beat_memory_reads_any_field(tmp_path, parameters):
+    run_cocotb("beat_memory", BENCHES / "bench_beat_memory.py", tmp_path, parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        pytest.param({"WORDS": 5, "LANES": 4, "LANE_W": 8}, id="4-lanes"),
+        pytest.param({"WORDS": 1, "LANES": 2, "LANE_W": 16}, id="1-word"),
+        pytest.param({"WORDS": 9, "LANES": 1, "LANE_W": 72}, id="1-lane"),
+    ],
+)
+def test_bank_memory_writes_lanes(tmp_path, parameters):
+    run_cocotb("bank_memory", BENCHES / "bench_bank_memory.py", tmp_path, parameters=parameters)
+
+
+LINT_SHAPES = {
+    "all-ones": {"ROWS": 1, "COLS": 1, "DATA_W": 32, "ACT_WORDS": 1, "OUT_WORDS": 1}
+    | {"FEED_BEATS": 1, "STREAM_BEATS": 1, "PARAM_WORDS": 1},
+    "word-is-4-beats": {"ROWS": 3, "COLS": 5, "FEED": 16, "CODE_W": 16, "POST_W": 64},
+    "16x16": {"ROWS": 16, "COLS": 16, "FEED": 4, "DATA_W": 128, "ACT_WORDS": 3000},
+    "beat-is-16-words": {"ROWS": 7, "COLS": 2, "FEED": 2, "DATA_W": 256, "POST_W": 64},
+    "word-is-a-beat": {"ROWS": 8, "COLS": 8, "FEED": 8, "ADDR_W": 32},
+    "wide-bus": {"ROWS": 5, "COLS": 8, "DATA_W": 512, "ADDR_W": 64},
+}
+
+
+@pytest.mark.parametrize("tool", ["iverilog", "verilator", "yosys"])
+@pytest.mark.parametrize("shape", LINT_SHAPES)
+def test_dma_is_clean_in_every_shape(shape, tool):
+    assert lint(tool, "dma", LINT_SHAPES[shape]) == ""

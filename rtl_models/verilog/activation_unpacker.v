@@ -11,8 +11,8 @@
 // A piece is the next words of the beat that belong to the run, at most ROWS, of one image row; one
 // word where stride_x > 1. Where words are longer than beats it is a part of a word. Latency 0: the
 // piece at hand is written in this cycle. Addresses count in 32 bits, two's complement; one that is
-// not in 0 .. ACT_WORDS - 1 is a `bounds_error` and not written. `start` samples the start_* inputs,
-// the cfg_* stay; the first beat comes 3 cycles after `start` at the earliest. No other reset.
+// not in 0 .. ACT_WORDS - 1 is a `bounds_error` and not written. `start` samples the start_*, the
+// cfg_* stay; the first beat comes 3 cycles after `start` at the earliest. No other reset.
 //
 //   beat_done    the piece is the beat's last one; `beat` changes after this cycle
 //   start_byte   the first byte of the first run, modulo 2^32
@@ -61,6 +61,8 @@ module activation_unpacker #(
   localparam integer BEAT_WORDS = DATA_W > WORD_W ? DATA_W / WORD_W : 1;
   localparam integer PARTS = WORD_W > DATA_W ? WORD_W / DATA_W : 1;  // beats of a word
   localparam integer BANKS_W = ROWS * WORD_W;
+  localparam integer SPAN_W = BEAT_WORDS * WORD_W;
+  localparam integer WIDER_W = SPAN_W > BANKS_W ? SPAN_W : BANKS_W;
   localparam integer BYTE_BITS = $clog2(WORD_W / 8);  // address bits inside a word
   localparam integer WORD_BITS = $clog2(WORD_W);
   localparam integer POS_W = BEAT_WORDS > 1 ? $clog2(BEAT_WORDS) : 1;
@@ -189,10 +191,9 @@ module activation_unpacker #(
   wire [ROWS-1:0] in_piece;  // word j of the piece exists
   wire [ROWS-1:0] hit = ROWS'(({in_piece, in_piece} << bank_q) >> ROWS);
   wire [ROWS-1:0] unfit;
-  wire [BANKS_W-1:0] piece;  // word j of the piece
-  localparam integer SPAN_W = BEAT_WORDS * WORD_W;
+  wire [WIDER_W-1:0] span = WIDER_W'({PARTS{beat}});
+  wire [BANKS_W-1:0] piece = BANKS_W'(span >> (32'(pos_q) << WORD_BITS));  // word j of the piece
 
-  assign piece = BANKS_W'(SPAN_W'({PARTS{beat}}) >> (32'(pos_q) << WORD_BITS));
   assign act_write_data = BANKS_W'(({piece, piece} << (32'(bank_q) << WORD_BITS)) >> BANKS_W);
   assign bounds_error = unfit != '0;
 

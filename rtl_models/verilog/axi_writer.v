@@ -2,9 +2,9 @@
 
 // Sends beats as the data of the bursts that were offered, and takes the responses.
 //
-// `burst` announces a burst (its beats less one) when its address is first offered, and from the next
-// cycle on its beats go out as they come, whether or not the address has been taken: a subordinate
-// may wait for either. At most 8 bursts may be announced and not sent. Responses are always taken.
+// `burst` announces a burst (its beats less one) when its address is first offered, and from the
+// next cycle on its beats go out as they come, whether or not the address has been taken: a
+// subordinate may wait for either. At most 8 bursts may be announced and not sent. Responses are always taken.
 // Reset: nothing announced.
 //
 //   beat_taken   the beat was taken in this cycle

@@ -32,7 +32,8 @@ module bank_memory #(
 
   always_ff @(posedge clk) begin
     for (int f = 0; f < LANES; f = f + 1) begin
-      if (write && write_lanes[f]) memory[write_addr][f*LANE_W+:LANE_W] <= write_data[f*LANE_W+:LANE_W];
+      if (write && write_lanes[f])
+        memory[write_addr][f*LANE_W+:LANE_W] <= write_data[f*LANE_W+:LANE_W];
     end
     if (read) word_q <= memory[read_addr];
   end

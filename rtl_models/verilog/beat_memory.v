@@ -4,8 +4,8 @@
 //
 //   in the cycle after `read`:  word = field `place` of beat `beat`, read_addr = {beat, place}
 //
-// A beat's payload is all of its bits but the highest; it holds PLACES fields of WIDTH bits, place 0
-// in the lowest bits. `place` has ceil(log2(PLACES)) bits, none where PLACES = 1. A write takes
+// A beat's payload is all of its bits but the highest; it holds PLACES fields of WIDTH bits, place
+// 0 in the lowest bits. `place` has ceil(log2(PLACES)) bits, none where PLACES = 1. A write takes
 // effect at the end of its cycle, a read in that cycle still gives the old beat. The output holds
 // while `read` is low; contents and output are unknown until they are written.
 module beat_memory #(

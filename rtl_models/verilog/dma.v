@@ -1,7 +1,7 @@
 `default_nettype none
 
-// Moves descriptors, weight blocks, activations and outputs between external memory and the memories
-// of the accelerator, one operation at a time.
+// Moves descriptors, weight blocks, activations and outputs between external memory and the
+// accelerator's memories, one operation at a time.
 //
 // An operation begins with `op_start` in cycle s and ends with `op_done` in cycle e; both and every
 // transfer between them are those of rules T6 to T9. The next one may start in cycle e + 1. Only
@@ -24,8 +24,8 @@
 //                    a read, a write of this operation was answered with an error
 //   error_bounds, error_block
 //                    this operation went beyond a memory; a weight block's sections are wrong
-//                    All errors stay from the cycle in which they are found to the next op_start; the
-//                    operation goes on.
+//                    All errors stay from the cycle in which they are found to the next op_start;
+//                    the operation goes on.
 //
 // model: simulator.transfers; rules T6 to T9 and docs/programming.md, sections 1 to 3.
 module dma #(

@@ -4,11 +4,11 @@
 //
 // A run is a plane cw. Its words come from bank start_bank at address start_base + cw upwards: the
 // next one from the next bank, past bank ROWS - 1 the address grows by out_words; after the last
-// word of an output row (first_row_words, then row_words each) gap_banks and gap_words are skipped. A
-// piece is the next words of the beat that belong to the run, at most ROWS, of one output row; where
-// words are longer than beats it is a part of a word. The first piece is read 2 cycles after `start`,
-// the first of a beat in the cycle at the earliest in which the beat before is taken. A beat is out
-// in the cycle after its last piece is read and stays until it is taken.
+// word of an output row (first_row_words, then row_words each) gap_banks and gap_words are
+// skipped. A piece is the next words of the beat that belong to the run, at most ROWS, of one
+// output row; where words are longer than beats it is a part of a word. The first piece is read 2
+// cycles after `start`, the first of a beat at the earliest in the cycle in which the beat before is
+// taken. A beat is out in the cycle after its last piece is read and stays until it is taken.
 //
 // Strobes: the bytes of the run's words, but no lane below first_lane in plane 0 and none above
 // last_lane in the last plane; bytes without strobe are 0. All start_* are sampled at `start`.
@@ -58,8 +58,8 @@ module output_packer #(
 );
   localparam integer BEAT_WORDS = DATA_W > WORD_W ? DATA_W / WORD_W : 1;
   localparam integer PARTS = WORD_W > DATA_W ? WORD_W / DATA_W : 1;  // beats of a word
-  localparam integer BANKS_W = ROWS * WORD_W;
   localparam integer SPAN_W = BEAT_WORDS * WORD_W;
+  localparam integer WIDER_W = SPAN_W > 2 * ROWS * WORD_W ? SPAN_W : 2 * ROWS * WORD_W;
   localparam integer SPAN_LANES = BEAT_WORDS * FEED;
   localparam integer BEAT_LANES = DATA_W / CODE_W;
   localparam integer BYTE_BITS = $clog2(WORD_W / 8);  // address bits inside a word
@@ -162,7 +162,7 @@ module output_packer #(
     end
   end
 
-  // Bank and address of the next word; over the words of the piece, then over the gap of a row's end
+  // Bank and address of the next word: beyond the piece, and beyond the gap at a row's end
   logic [31:0] addr_q, plane_q;
   logic [BANK_W-1:0] bank_q;
   wire [BANK_W-1:0] bank_sum = bank_q + BANK_W'(words);
@@ -187,7 +187,7 @@ module output_packer #(
   end
 
   wire [31:0] upper = addr_q + out_words_q;
-  wire reaches_upper = bank_sum > BANK_W'(ROWS);
+  wire reaches_upper = bank_wraps && next_bank != '0;
   assign bounds_error = read && (addr_q >= OUT_WORDS || reaches_upper && upper >= OUT_WORDS);
 
   // The piece that was read
@@ -214,11 +214,14 @@ module output_packer #(
   end
 
   // Its words in the places of the beat, and which lanes of the beat it writes
-  wire [BANKS_W-1:0] turned = BANKS_W'({out_read_data, out_read_data} >> (32'(piece_bank_q) << WORD_BITS));
-  wire [SPAN_W-1:0] placed = SPAN_W'(turned) << (32'(piece_pos_q) << WORD_BITS);
+  wire [31:0] turn = 32'(piece_bank_q) << WORD_BITS;
+  wire [WIDER_W-1:0] twice = WIDER_W'({out_read_data, out_read_data});
+  wire [SPAN_W-1:0] turned = SPAN_W'(twice >> turn);
+  wire [SPAN_W-1:0] placed = turned << (32'(piece_pos_q) << WORD_BITS);
   wire [DATA_W-1:0] codes = DATA_W'(placed >> (32'(piece_part_q) << $clog2(DATA_W)));
   wire [SPAN_LANES-1:0] span_lanes;
-  wire [BEAT_LANES-1:0] lanes = BEAT_LANES'(span_lanes >> (32'(piece_part_q) << $clog2(BEAT_LANES)));
+  wire [31:0] part_lane = 32'(piece_part_q) << $clog2(BEAT_LANES);
+  wire [BEAT_LANES-1:0] lanes = BEAT_LANES'(span_lanes >> part_lane);
   wire [DATA_W-1:0] lane_bits;
 
   genvar b, w, f;

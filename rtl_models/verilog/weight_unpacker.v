@@ -1,16 +1,16 @@
 `default_nettype none
 
-// Takes a weight block apart: feed words, parameters, then a stream for each column, a beat a cycle.
+// Takes a weight block apart: feed words, parameters, a stream for each column, a beat a cycle.
 //
-// A section ends with the beat whose highest bit is set. Beats of feed words and entries are written
-// as they are, from beat cfg_load_feed and, in every stream memory, from beat cfg_load_streams
-// upwards. A parameter takes PARAM_BEATS = ceil(PARAM_W / (DATA_W-1)) beats, low bits first, and is
+// A section ends with the beat whose highest bit is set. Beats of feed words and entries are
+// written as they are, from beat cfg_load_feed and, in every stream memory, from beat
+// cfg_load_streams upwards. A parameter takes PARAM_BEATS = ceil(PARAM_W / (DATA_W-1)) beats, low bits first, and is
 // written with its last one, from word cfg_load_parameters upwards. Latency 0: a beat is written in
 // the cycle in which it is given. `start` begins a block; there is no other reset.
 //
 //   bounds_error  this beat would be written beyond its memory; it is not written
-//   block_error   this beat ends a section inside a parameter, or follows the last section, or is the
-//                 last of the block (`block_end`) and not of the last section
+//   block_error   this beat ends a section inside a parameter, or follows the last section, or is
+//                 the last of the block (`block_end`) and not of the last section
 module weight_unpacker #(
     parameter integer COLS          = 4,
     parameter integer DATA_W        = 64,
