@@ -127,8 +127,10 @@ def top_parameters(
         defaults.
     """
     engine = engine_parameters(hardware)
-    names = ("ROWS", "COLS", "FEED", "DEPTH", "PE_KIND", "TERMS", "CODE_W", "WEIGHT_W", "ACC_BITS")
-    names += ("SATURATE", "EVENTS_W", "SPILL", "WIDE_BITS", "LANES", "POST_W")
+    names = (
+        *("ROWS", "COLS", "FEED", "DEPTH", "PE_KIND", "TERMS", "CODE_W", "WEIGHT_W", "ACC_BITS"),
+        *("SATURATE", "EVENTS_W", "SPILL", "WIDE_BITS", "LANES", "POST_W"),
+    )
     return {name: engine[name] for name in names} | {
         "DATA_W": 8 * hardware.beat_bytes,
         "FEED_BEATS": feed_beats,
@@ -172,11 +174,9 @@ def run_configuration(
         The layer exceeds what the engine's counters or its post-processor hold.
     """
     geometry, parameters, hardware = program.geometry, program.parameters, program.hardware
-    rows, groups = geometry.rows, hardware.drain_groups
-    (stride_y, stride_x), pitch = geometry.stride, geometry.pitch
+    groups = hardware.drain_groups
     first_tile, first_channel = program.pixel_tiles.start, program.channel_tiles.start
-    step_y, step_x = divmod(rows, pitch)
-    start = [divmod(first_tile * rows + row, pitch) for row in range(rows)]
+    starts = geometry.starts(first_tile)
     last_columns = geometry.columns_used(program.channel_tiles.stop - 1)
     values = {
         "cfg_pixel_tiles": len(program.pixel_tiles),
@@ -191,15 +191,9 @@ def run_configuration(
         "cfg_output_base": first_tile * geometry.out_words,
         "cfg_in_words": geometry.in_words,
         "cfg_out_words": geometry.out_words,
-        "cfg_start_y": _pack([oy * stride_y - geometry.pad_top for oy, _ in start]),
-        "cfg_start_x": _pack([ox * stride_x - geometry.pad_left for _, ox in start]),
-        "cfg_step_y": step_y * stride_y,
-        "cfg_step_x": step_x * stride_x,
-        "cfg_row_y": stride_y,
-        "cfg_wrap_x": pitch * stride_x,
-        "cfg_pitch_x": pitch * stride_x - geometry.pad_left,
-        "cfg_end_y": geometry.out_height * stride_y - geometry.pad_top,
-        "cfg_end_x": geometry.out_width * stride_x - geometry.pad_left,
+        "cfg_start_y": _pack([y for y, _ in starts]),
+        "cfg_start_x": _pack([x for _, x in starts]),
+        **{f"cfg_{name}": value for name, value in geometry.walk().items()},
         "cfg_height": geometry.height,
         "cfg_width": geometry.width,
         "cfg_input_signed": int(input_signed),

@@ -211,12 +211,12 @@ module top_harness #(
       .s_axi_bready (bready)
   );
 
-  // Host. Inputs are set by non-blocking assignments after a rising edge and outputs are sampled at
-  // the next one, as a clocked host would.
+  // Host. Inputs change at the falling edge and outputs are sampled a little later, so that no race
+  // decides what the rising edge sees.
   integer limit, layers, layer, k;
   reg [31:0] program_offset;
   reg [1:0] answer;
-  reg answered;
+  reg [2:0] taken;  // {response, data, address}
   reg [31:0] value;
   reg [31:0] status = 32'd0;
   reg [31:0] error = 32'd0;
@@ -240,20 +240,20 @@ module top_harness #(
     input [11:0] address;
     input [31:0] data;
     begin
-      lite_awaddr  <= address;
-      lite_wdata   <= data;
-      lite_awvalid <= 1'b1;
-      lite_wvalid  <= 1'b1;
-      lite_bready  <= 1'b1;
-      answered = 1'b0;
-      while (!answered) begin
-        @(posedge clk);
-        if (lite_awready) lite_awvalid <= 1'b0;
-        if (lite_wready) lite_wvalid <= 1'b0;
-        answered = lite_bvalid && lite_bready;
-        answer   = lite_bresp;
+      lite_awaddr  = address;
+      lite_wdata   = data;
+      lite_awvalid = 1'b1;
+      lite_wvalid  = 1'b1;
+      lite_bready  = 1'b1;
+      while (lite_bready) begin
+        #1;
+        taken  = {lite_bvalid, lite_wready, lite_awready};
+        answer = lite_bresp;
+        @(negedge clk);
+        if (taken[0]) lite_awvalid = 1'b0;
+        if (taken[1]) lite_wvalid = 1'b0;
+        if (taken[2]) lite_bready = 1'b0;
       end
-      lite_bready <= 1'b0;
       check_answer(address);
     end
   endtask
@@ -261,18 +261,18 @@ module top_harness #(
   task read_register;
     input [11:0] address;
     begin
-      lite_araddr  <= address;
-      lite_arvalid <= 1'b1;
-      lite_rready  <= 1'b1;
-      answered = 1'b0;
-      while (!answered) begin
-        @(posedge clk);
-        if (lite_arready) lite_arvalid <= 1'b0;
-        answered = lite_rvalid && lite_rready;
-        answer   = lite_rresp;
-        value    = lite_rdata;
+      lite_araddr  = address;
+      lite_arvalid = 1'b1;
+      lite_rready  = 1'b1;
+      while (lite_rready) begin
+        #1;
+        taken  = {lite_rvalid, 1'b0, lite_arready};
+        answer = lite_rresp;
+        value  = lite_rdata;
+        @(negedge clk);
+        if (taken[0]) lite_arvalid = 1'b0;
+        if (taken[2]) lite_rready = 1'b0;
       end
-      lite_rready <= 1'b0;
       check_answer(address);
     end
   endtask
@@ -290,7 +290,7 @@ module top_harness #(
   task wait_for_interrupt;
     begin
       while (!irq && limit > 0) begin
-        @(posedge clk);
+        @(negedge clk);
         limit = limit - 1;
       end
     end
@@ -351,9 +351,9 @@ module top_harness #(
       $dumpfile("waves.fst");
       $dumpvars(0, u_top);
     end
-    repeat (4) @(posedge clk);
-    rst <= 1'b0;
-    @(posedge clk);
+    repeat (4) @(negedge clk);
+    rst = 1'b0;
+    @(negedge clk);
     start_program;
     wait_for_interrupt;
     if (limit > 0) read_results;
