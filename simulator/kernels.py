@@ -94,41 +94,6 @@ def column_entries(counts: NDArray[np.int32]) -> NDArray[np.int64]:
     return lengths
 
 
-@jit
-def chunk_end(
-    counts: NDArray[np.int32],
-    start: int,
-    capacity_bits: int,
-    entry_bits: int,
-    feed_word_bits: int,
-    parameter_bits: int,
-) -> int:
-    """One past the last word of the longest chunk from `start` that fits; `start` if none does.
-
-    A chunk holds C x its longest column of entries (with the fillers of a tile of its own), its
-    feed words and, if it is the tile's last, `parameter_bits` of parameters.
-    """
-    cols, words = counts.shape
-    lengths = np.zeros(cols, dtype=np.int64)  # entries up to each column's last one
-    last = np.full(cols, start, dtype=np.int64)
-    best = start
-    for w in range(start, words):
-        longest = 0
-        for c in range(cols):
-            if w == start:
-                lengths[c] = max(counts[c, w], 1)
-            elif counts[c, w] > 0:
-                lengths[c] += (w - last[c] - 1) // 15 + counts[c, w]
-                last[c] = w
-            longest = max(longest, lengths[c] + (w - last[c] + 14) // 15)
-        bits = cols * longest * entry_bits + (w + 1 - start) * feed_word_bits
-        if bits > capacity_bits:
-            break
-        if w + 1 < words or bits + parameter_bits <= capacity_bits:
-            best = w + 1
-    return best
-
-
 # -- timing (A, D and E rules) --------------------------------------------------------------------
 
 

@@ -432,7 +432,7 @@ def test_a_layer_larger_than_its_buffers_is_cut_and_stays_the_same():
     rng = np.random.default_rng(3)
     layer = conv(rng.integers(-127, 128, (9, 3, 3, 8)), padding=Padding(1, 1, 1, 1))
     x = rng.integers(-128, 128, (1, 9, 9, 8))
-    small = {"activation_bytes": 600, "weight_bytes": 500, "output_bytes": 100}
+    small = {"activation_bytes": 640, "weight_bytes": 500, "output_bytes": 100}
     cut = hardware(rows=4, cols=4, feed=2, depth=2, lanes=2, tables={"buffers": small})
     whole = replace_buffers(cut, LARGE)
     passes = plan_layer(layer, x.shape, cut).passes

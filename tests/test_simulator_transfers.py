@@ -254,7 +254,7 @@ def programs(draw: Any) -> tuple[Operations, Bus]:
     return random_operations(draw, on), on
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(programs())
 def test_recurrences_and_machines_give_the_same_schedule(program: tuple[Operations, Bus]) -> None:
     timed(*program)
