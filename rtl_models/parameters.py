@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from golden.errors import HardwareError
 from simulator.hardware import Hardware
-from simulator.program import ROUNDINGS, LayerProgram
+from simulator.program import ROUNDINGS, LayerProgram, check_bias
 
 PE_KINDS = {"mac": 0, "shift_add": 1, "ternary": 2}
 """Numbers of the PE kinds in Verilog."""
@@ -261,10 +261,4 @@ def _check(program: LayerProgram, values: dict[str, int]) -> None:
             f'layer "{program.name}" has an image of {geometry.height} x {geometry.width} pixels,'
             f" but the engine's coordinates have {COORD_BITS} bits; use a smaller image"
         )
-    bits = program.hardware.post_bits
-    largest = max(map(abs, program.parameters.bias.tolist()), default=0)
-    if largest >= 1 << (bits - 1):
-        raise HardwareError(
-            f'layer "{program.name}" has a bias of magnitude {largest}, but the post-processor has'
-            f" {bits} bits; use hardware with array.activation_bits = 16"
-        )
+    check_bias(program)

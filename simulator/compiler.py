@@ -31,6 +31,7 @@ from simulator.program import (
     IntArray,
     LayerProgram,
     Parameters,
+    check_bias,
     compile_layer,
     encode_feed_word,
     feed_fields,
@@ -181,7 +182,9 @@ class StepProgram:
         shape: tuple[int, ...] = (1, geometry.height, geometry.width, geometry.in_channels)
         if isinstance(layer, FullyConnected):
             shape = (1, *shape[2:])
-        return compile_layer(layer, shape, self.hardware)
+        program = compile_layer(layer, shape, self.hardware)
+        check_bias(program)
+        return program
 
     @cached_property
     def parameters(self) -> Parameters:
@@ -199,6 +202,11 @@ class StepProgram:
             activation_max=vector.maximum,
         )
 
+    @cached_property
+    def parameter_words(self) -> list[int]:
+        """Words of the parameter memory, a channel each; one where all share it."""
+        return encode_parameters(self.parameters, self.hardware.widths)
+
     @property
     def _array(self) -> LayerProgram:
         assert self.layer is not None
@@ -208,7 +216,7 @@ class StepProgram:
         """Words of the weight block of a pass."""
         planes = range(*each.planes)
         plane_lines = each.load.phase_words // len(planes)
-        words = encode_parameters(self.parameters, self.hardware.widths)
+        words = self.parameter_words
         if self.layer is None:
             if self.mode in PAIR_MODES:
                 feed = self._pair_words(each)

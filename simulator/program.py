@@ -436,6 +436,22 @@ def compile_layer(
     )
 
 
+def check_bias(program: LayerProgram) -> None:
+    """Refuse a bias that the post-processor cannot hold (rule D3).
+
+    Raises
+    ------
+    HardwareError
+    """
+    bits = program.hardware.post_bits
+    largest = max(map(abs, program.parameters.bias.tolist()), default=0)
+    if largest >= 1 << (bits - 1):
+        raise HardwareError(
+            f'layer "{program.name}" has a bias of magnitude {largest}, but the post-processor has'
+            f" {bits} bits; use hardware with array.activation_bits = 16"
+        )
+
+
 def _code_table(hardware: Hardware) -> list[list[int]]:
     """Codes of the entries of each weight (rules S2, S3), indexed by weight + 2**(bits - 1)."""
     half = 1 << (hardware.weight_operand_bits - 1)

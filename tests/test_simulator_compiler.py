@@ -347,3 +347,11 @@ def test_what_is_in_memory_does_not_overlap():
             assert end <= begin
         assert ordered[-1][1] <= compiled.plan.total_bytes
         assert all(offset % 4096 == 0 for offset, _ in ordered)
+
+
+def test_a_bias_beyond_the_post_processor_is_refused():
+    layer, codes = random_layer(np.random.default_rng(2), "mac")
+    channels = layer.weights.shape[0]
+    wide = replace(layer, bias=np.full(channels, 1 << 31))
+    with pytest.raises(HardwareError, match="a bias of magnitude 2147483648, but the post-proc"):
+        compile_network(one_layer(wide, codes), hardware_from_dict(settings()))
