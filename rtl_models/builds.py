@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +55,7 @@ def build(
     if product.exists():
         return product
     builds.mkdir(parents=True, exist_ok=True)
-    unfinished = product.with_suffix(".new")
+    unfinished = product.with_suffix(f".{os.getpid()}")
     command = _icarus if simulator == "icarus" else _verilator
     process = subprocess.run(
         [*command(top, parameters, unfinished), *map(str, files)],
@@ -64,7 +66,10 @@ def build(
     if process.returncode:
         said = (process.stdout + process.stderr).strip().splitlines()
         raise ToolError(f"{simulator.capitalize()} cannot compile {top}: {' | '.join(said[:5])}")
-    unfinished.replace(product)
+    if product.is_dir():  # somebody else was faster
+        shutil.rmtree(unfinished, ignore_errors=True)
+    else:
+        unfinished.replace(product)
     return product
 
 
