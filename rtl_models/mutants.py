@@ -66,6 +66,11 @@ class Subject:
         Modules below that are not mutated: they are subjects themselves.
     legal : str
         Verilog condition on the ports that the module may rely on; the proofs assume it.
+    invariant : str
+        Verilog condition on ports and registers of every state that means something. Where it is
+        given the proofs start from these states, and prove that the next state is one of them.
+    begins : str
+        Verilog condition on the ports of a cycle that may come in any state: reset or load.
     """
 
     name: str
@@ -76,6 +81,8 @@ class Subject:
     registers: bool = False
     kept: tuple[str, ...] = ()
     legal: str = "1'b1"
+    invariant: str = ""
+    begins: str = "1'b0"
 
 
 @dataclass(frozen=True)
@@ -263,16 +270,27 @@ class Netlist:
     def _cut(self, design: dict[str, Any], name: str) -> dict[str, Any]:
         """Turn outputs of registers and kept modules into `state`, their inputs into `next`."""
         module = json.loads(json.dumps(design["modules"][TOP]))
-        state, following = [], []
+        state: list[Any] = []
+        following: list[Any] = []
+        place: dict[Any, tuple[int, int]] = {}  # register bit -> place in `state` and in `next`
         for cell_name, cell in sorted(module["cells"].items()):
             if not cell["type"].endswith(("$_DFF_P_", *self.subject.kept)):
                 continue
+            if cell["type"].endswith("$_DFF_P_"):
+                place[cell["connections"]["Q"][0]] = len(state), len(following)
             for port, bits in sorted(cell["connections"].items()):
                 if cell["port_directions"][port] == "output":
                     state += bits
                 elif port not in ("C", "clk"):
                     following += bits
             del module["cells"][cell_name]
+        # Yosys wrote a wire of several bits as one wire a bit, name[bit].
+        self._registers: dict[str, dict[int, tuple[int, int]]] = {}
+        for wire_name, wire in module["netnames"].items():
+            whole, _, index = wire_name.rstrip("]").rpartition("[")
+            name_of, bit = (whole, int(index)) if wire_name[-1] == "]" else (wire_name, 0)
+            if not wire["hide_name"] and wire["bits"][0] in place:
+                self._registers.setdefault(name_of, {})[bit] = place[wire["bits"][0]]
         if state:
             module["ports"]["state"] = {"direction": "input", "bits": state}
             module["ports"]["next"] = {"direction": "output", "bits": following}
@@ -287,7 +305,7 @@ class Netlist:
         if self._state_bits:
             inputs["state"], outputs["next"] = self._state_bits, self._next_bits
         lines = [f"input wire [{bits - 1}:0] {name}" for name, bits in inputs.items()]
-        text = f"module miter({', '.join(lines)});\n"
+        text = f"`default_nettype none\nmodule miter({', '.join(lines)});\n"
         clock = [".clk(1'b0)"] if self.ports.clocked else []
         for side, prefix in (("gold", ""), ("gate", "mutant_")):
             text += "".join(
@@ -297,11 +315,32 @@ class Netlist:
             pins += [f".{name}({prefix}{name})" for name in outputs]
             text += f"  {side} u_{side}({', '.join(clock + pins)});\n"
         text += f"  always @* assume ({self.subject.legal});\n"
+        meaning = ""
+        if self.subject.invariant:
+            meaning = "!now.holds || "
+            text += self._registers_of("now", 0) + self._registers_of("after", 1)
+            text += f"  always @* assume (({self.subject.begins}) || now.holds);\n"
+            text += "  always @* assert (after.holds);\n"
         for name in outputs:
             gate = self.subject.gates.get(name)
             either = f"!(|{gate}) || " if gate else ""
+            either = meaning + either if name != "next" else ""
             text += f"  always @* assert ({either}{name} == mutant_{name});\n"
         return text + "endmodule\n"
+
+    def _registers_of(self, block: str, side: int) -> str:
+        """Verilog block with the registers by name, before or after the cycle, and `holds`."""
+        text = f"  generate if (1) begin : {block}\n"
+        for name, bits in self._registers.items():
+            if name in self.ports.outputs or name in self.ports.inputs:
+                continue
+            vector, width = ("state", "next")[side], max(bits) + 1
+            values = ", ".join(
+                f"{vector}[{bits[bit][side]}]" if bit in bits else "1'b0"
+                for bit in reversed(range(width))
+            )
+            text += f"    wire [{width - 1}:0] \\{name} = {{{values}}};\n"
+        return text + f"    wire holds = {self.subject.invariant};\n  end endgenerate\n"
 
 
 def _yosys(script: str) -> str:

@@ -67,10 +67,16 @@ def drive_accumulator(dut: Dut, rng: Random, cycles: int) -> None:
     """Drive steps and clears at any time; long tiles of one addend run far over the range."""
     steps, clears, repeats, resets = (moods(rng) for _ in range(4))
     bits = dut.ports.inputs["addend"]
-    low, addend = -(1 << (bits - 1)), 0
+    low, addend, long_tile = -(1 << (bits - 1)), 0, 0
     for cycle in range(cycles):
         if rng.random() >= next(repeats):
             addend = word(rng, bits) if rng.random() < 0.5 else rng.choice([low, -low - 1])
+        if not long_tile and rng.random() < 0.003:
+            long_tile, addend = rng.randrange(200, 500), rng.choice([low, -low - 1])
+        if long_tile:  # so many events that their counter is full when the tile ends
+            long_tile -= 1
+            dut.cycle(rst=cycle == 0, step=1, clear=long_tile == 0, addend=addend)
+            continue
         dut.cycle(
             rst=cycle == 0 or rng.random() < next(resets) ** 2 / 20,
             step=rng.random() < next(steps),
@@ -540,7 +546,7 @@ def drive_drain(cols: int, groups: int) -> Callable[[Dut, Random, int], None]:
         parameters = 0
         while dut.cycles < cycles:
             pixel_tiles, channel_tiles = run_tiles(rng, 7)
-            results, results_last = cols * groups, rng.randint(1, cols) * groups
+            results, results_last = (rng.randint(1, cols) * groups for _ in range(2))
             low, high = -(1 << (widths["cfg_minimum"] - 2)), (1 << (widths["cfg_minimum"] - 2)) - 1
             configuration = {
                 "cfg_pixel_tiles": pixel_tiles,
@@ -580,6 +586,10 @@ def drive_drain(cols: int, groups: int) -> Callable[[Dut, Random, int], None]:
                 if dut["param_read"]:
                     bias, shift = rng.randint(-50, 50), rng.randint(-6, 0)
                     multiplier = rng.randrange(1 << 30, 1 << 31)
+                    if rng.random() < 0.5:  # a small multiplier shows its lowest bits
+                        bits = rng.randrange(8, 30)
+                        multiplier, shift = rng.randrange(1 << bits), 0
+                        bias = rng.choice([-1, 1]) * rng.randrange(1 << (37 - bits))
                     parameters = (bias & 0xFFFFFFFF) << 40 | multiplier << 8 | shift & 0xFF
             if not finished:
                 dut.cycle(rst=1)
@@ -668,6 +678,10 @@ SUBJECTS = (
         | {"EVENTS_W": 2},
         drive_array(rows=2, cols=2, feed=2, x_bits=5, code_bits=4),
         registers=True,
+        # A window of two words; an entry at its second word moves at most 15 words on.
+        invariant="\\g_sequencer[0].u_sequencer.n <= 2 && "
+        + " && ".join(f"\\g_sequencer[{c}].u_sequencer.offset <= 16" for c in range(2)),
+        begins="rst",
     ),
     Subject("pixel_walker", "pixel_walker", {"ROWS": 2, "COORD_W": 8}, drive_walker(2)),
     Subject(
@@ -675,7 +689,11 @@ SUBJECTS = (
         "tile_counter",
         {"TILE_W": 4},
         drive_tiles,
-        legal="cfg_pixel_tiles != 0 && cfg_channel_tiles != 0",
+        # After the last tile the position means nothing.
+        legal="cfg_pixel_tiles != 0 && cfg_channel_tiles != 0"
+        " && (load || !advance || !pixel_last || !channel_last)",
+        invariant="pixel_q < cfg_pixel_tiles && channel_q < cfg_channel_tiles",
+        begins="load",
     ),
     Subject(
         "stream_reader",
@@ -714,6 +732,9 @@ SUBJECTS = (
             "out_data": "out_write",
         },
         kept=("rescaler", "requantizer", "overflow_counters"),
+        # Two groups of rows: every tile has an even number of results.
+        legal="cfg_pixel_tiles != 0 && cfg_channel_tiles != 0 && !cfg_results[0]"
+        " && !cfg_results_last[0] && !fire_results[0]",
     ),
 )
 """The modules of the campaign, from the arithmetic up."""
