@@ -1,7 +1,6 @@
 """`napier widths` as a user meets it: document, table, witnesses, refusals."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from golden.network import Clamp, Conv2D, Network, Padding, Requantization, Tens
 from golden.operators import OPERATORS, accumulators, post_process
 from golden.run import run as run_golden
 from napier import width_sweep
+from napier.cli import main
 from napier.loading import Samples, shipped_file
 from napier.orders import orders_document
 from napier.width_sweep import Sweep, run_sweep
@@ -40,16 +40,19 @@ CHANNEL_KEYS = {
 
 
 @pytest.fixture
-def napier(tmp_path: Path) -> Napier:
+def napier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Napier:
+    """The command in this process (starting Python thirty times costs more than all the rest)."""
+
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "napier", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-            check=False,
-        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["napier", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        printed = capsys.readouterr()
+        code = int(stop.value.code or 0)
+        return subprocess.CompletedProcess(arguments, code, printed.out, printed.err)
 
     return call
 
