@@ -517,11 +517,11 @@ def test_after_an_abort_or_reset_in_any_cycle_all_transfers_are_right(
 
 
 LOADS_BEYOND = {
-    "past-the-end": {"load_base": 480},
+    "past-the-end": {"load_base": 2480},
     "below-0": {"load_base": -3 & MASK},
     "far-away": {"load_base": 0x7FFFFFFF},
-    "by-the-pitch": {"load_pitch_words": 300},
-    "by-a-phase": {"load_stride_y": 2, "load_phase_words": 490},
+    "by-the-pitch": {"load_pitch_words": 2000},
+    "by-a-phase": {"load_stride_y": 2, "load_phase_words": 2490},
 }
 
 

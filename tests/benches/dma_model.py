@@ -42,7 +42,7 @@ class Machine:
     feed_beats: int = 60
     stream_beats: int = 50
     param_words: int = 40
-    act_words: int = 500
+    act_words: int = 2500
     out_words: int = 500
     bytes: int = 65536
 
