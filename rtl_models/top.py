@@ -93,6 +93,7 @@ class TopRun:
 
     Parameters
     ----------
+    compiled : CompiledNetwork
     outputs : tuple of array
         In the order of `Network.outputs`.
     tensors : dict of int to array
@@ -104,6 +105,7 @@ class TopRun:
         Wall time of the simulations, builds excluded.
     """
 
+    compiled: CompiledNetwork
     outputs: tuple[Array, ...]
     tensors: dict[int, Array]
     unknown: dict[int, NDArray[np.bool_]]
@@ -362,6 +364,7 @@ def run_program(
                 values[part.output] = run_vector(layer, [values[i] for i in part.inputs], output)
                 memory.write(part.output, values[part.output])
     return TopRun(
+        compiled=compiled,
         outputs=tuple(values[i] for i in network.outputs),
         tensors=values,
         unknown=unknown,
@@ -407,11 +410,10 @@ def verify_network(
     run = run_program(network, hardware, inputs, simulation, folder)
     expected, overflows = golden_network(network, hardware, inputs)
     timings = time_network(network, hardware)
-    compiled = compile_network(network, hardware)
     timed = simulation.bus.as_described
     codes = counters = 0
     differences: list[str] = []
-    for program, found in zip(compiled.plan.programs, run.programs, strict=True):
+    for program, found in zip(run.compiled.plan.programs, run.programs, strict=True):
         if (found.status, found.error) != (DONE, 0):
             differences.append(
                 f"the program at {program.descriptor_offset:#x} ended with STATUS {found.status},"

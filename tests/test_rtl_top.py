@@ -306,10 +306,11 @@ def test_a_program_that_does_not_end_is_given_up(builds):
 
 
 @pytest.mark.slow
-def test_the_shipped_network(builds):
+@pytest.mark.parametrize("simulator", ["icarus", "verilator"])
+def test_the_shipped_network(simulator, builds):
     network = load_network(MODELS / "digits.npz")
     with np.load(MODELS / "digits_test.npz") as archive:
         images = archive["images"][:1]
-    result = verify_network(network, hardware(), [images], TopSimulation(builds))
+    result = verify_network(network, hardware(), [images], TopSimulation(builds, simulator))
     assert result.difference is None
     assert result.counters == 9 * 12
