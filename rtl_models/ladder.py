@@ -236,8 +236,10 @@ EVIDENCE = (
 )
 
 _PE_MODULES = ("napier_pe", "pe_accumulator", *COMBINATIONAL)
-_NO_STREAMS = ("pixel_walker", "tile_counter", "next_address", "run_counters", "layer_counters")
-_NO_STREAMS += ("overflow_counters", "bank_memory", "beat_memory", "delay_line")
+_NO_STREAMS = (
+    *("pixel_walker", "tile_counter", "next_address", "run_counters", "layer_counters"),
+    *("overflow_counters", "bank_memory", "beat_memory", "delay_line"),
+)
 _REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("L2", tuple(m for m in modules() if m not in _PE_MODULES), "too large to try everything"),
     ("L4", ("napier_top",), "compared by cycles and causes, not by registers"),
