@@ -226,8 +226,16 @@ def widths(
 
 @cli.command()
 @click.argument("model", required=False)
-@click.option("--random", "count", type=click.IntRange(1), metavar="N", help="N random layers.")
-@click.option("--hardware", default=VERIFY_HARDWARE, show_default=True, help="Preset or TOML.")
+@click.option(
+    "--random", "count", type=click.IntRange(1), metavar="N", help="N random networks (or layers)."
+)
+@click.option(
+    "--hardware",
+    default=VERIFY_HARDWARE,
+    show_default=True,
+    help="Preset or TOML; 'random' draws one for each random network.",
+)
+@click.option("--engine", is_flag=True, help="Layer by layer in the layer engine alone.")
 @click.option("--layer", "layer_names", multiple=True, help="Only this layer (name or index).")
 @click.option("--input", "inputs", multiple=True, metavar="X.npy", help="One sample of codes.")
 @click.option(
@@ -242,57 +250,94 @@ def widths(
     show_default=True,
     help="What runs the Verilog.",
 )
+@click.option(
+    "--stalls",
+    "stall_percent",
+    type=click.IntRange(0, 95),
+    default=0,
+    metavar="PERCENT",
+    help="The memory pauses at random; then cycles are not compared.",
+)
 @click.option("--work", "work_folder", metavar="DIR", help="Keep builds and waveforms.")
 @click.option("--rtl", "files", multiple=True, metavar="F.v", help="Your Verilog; repeat it.")
 @click.option(
     "--contract",
-    type=click.Choice(["pe", "array", "requantizer", "layer_engine"]),
+    type=click.Choice(["pe", "array", "requantizer", "layer_engine", "top"]),
     help="What --rtl replaces (docs/contracts.md).",
 )
 def verify(
     model: str | None,
     count: int | None,
     hardware: str,
+    engine: bool,
     layer_names: tuple[str, ...],
     inputs: tuple[str, ...],
     weights: str,
     seed: int,
     simulator: Simulator,
+    stall_percent: int,
     work_folder: str | None,
     files: tuple[str, ...],
     contract: str | None,
 ) -> None:
-    """Run layers through the Verilog and compare every bit and every cycle.
+    """Run a network through the Verilog and compare every bit and every cycle.
 
-    Outputs and overflow counters are compared with the golden model, cycles and their causes
-    with the cycle model. A difference ends with exit code 1 and names cycle, signal, expected and
-    found value, and the waveform.
+    The whole accelerator runs: host registers, DMA, memories, every layer. All tensors and overflow
+    counters are compared with the golden model, cycles and their causes with the cycle model. A
+    difference ends with exit code 1 and names layer or signal, expected and found value, and the
+    waveform. With --engine or --layer the layers that multiply run one by one in the layer
+    engine, and a difference names the first cycle.
 
     With --rtl and --contract your module takes the place of Napier's. It runs random layers (by
     default 8, --random N for more) with each of several accumulators, most so narrow that they
     overflow; a PE also runs alone, through every operand and code.
     """
-    from napier.verification import verify_model, verify_random_layers, verify_rtl
+    from napier.verification import (
+        verify_model,
+        verify_network,
+        verify_random_layers,
+        verify_random_networks,
+        verify_rtl,
+    )
     from simulator.hardware import load_hardware
 
-    machine = load_hardware(hardware)
+    engine = engine or bool(layer_names)
+    drawn = hardware == "random"
     if count is not None and model is not None:
         raise InputError("--random draws its own layers; leave MODEL out, or leave --random out")
     if bool(files) != (contract is not None):
         raise InputError("--rtl and --contract go together: the files, and what they replace")
     if contract is not None and (model is not None or layer_names or inputs):
         raise InputError("--rtl runs layers of its own; leave MODEL, --layer and --input out")
+    if drawn and (count is None or engine or contract is not None):
+        raise InputError("--hardware random goes with --random N and whole networks; name a preset")
+    if stall_percent and (engine or contract is not None):
+        raise InputError("--stalls pauses the memory of the whole accelerator; leave it out here")
+    machine = None if drawn else load_hardware(hardware)
     with progress_bar() as progress:
-        if contract is not None:
+        if machine is None:
+            summary = verify_random_networks(
+                *(count or 1, None, seed, simulator, stall_percent, work_folder, progress)
+            )
+        elif contract is not None:
             summary = verify_rtl(
                 *(contract, files, machine, count or CONTRACT_LAYERS),
                 *(seed, simulator, work_folder, progress),
             )
-        elif count is not None:
+        elif count is not None and engine:
             summary = verify_random_layers(count, machine, seed, simulator, work_folder, progress)
-        else:
+        elif count is not None:
+            summary = verify_random_networks(
+                *(count, machine, seed, simulator, stall_percent, work_folder, progress)
+            )
+        elif engine:
             summary = verify_model(
                 model, machine, layer_names, inputs, weights, simulator, work_folder, progress
+            )
+        else:
+            summary = verify_network(
+                *(model, machine, inputs, weights, simulator),
+                *(stall_percent, work_folder, progress),
             )
     console().print(summary.table())
     if not summary.passed:
