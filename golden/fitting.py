@@ -316,7 +316,7 @@ def _require_room(task: _Task) -> None:
     if task.acc_bits < needed:
         raise InputError(
             f"accumulators of {task.acc_bits} bits cannot hold a single operand ({low} to {high})"
-            f" of layer {task.layer.name!r} as {task.method} counts it; ask for {needed} bits or more"
+            f" of layer {task.layer.name!r} as {task.method} counts it; ask for {needed} bits"
         )
 
 

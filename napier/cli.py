@@ -20,6 +20,8 @@ from golden.errors import InputError, NapierError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from golden.accumulate import Steps
+    from golden.fitting import Method, Rescale
     from golden.ranges import ActivationRange
     from rtl_models.engine import Simulator
 
@@ -220,6 +222,100 @@ def widths(
         console().print(sweep_table(document["sweep"]))
     if "orders" in document:
         console().print(orders_table(document["orders"]))
+    if json_path:
+        write_text(json_path, text)
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--acc-bits", type=int, required=True, metavar="N", help="Width to fit.")
+@click.option(
+    "--method",
+    type=click.Choice(["a2q", "a2q+", "axe"]),
+    default="axe",
+    show_default=True,
+    help="How weights are moved.",
+)
+@click.option(
+    "--rescale",
+    type=click.Choice(["keep", "refit", "search"]),
+    default="search",
+    show_default=True,
+    help="What becomes of the multipliers.",
+)
+@click.option(
+    "--activation-range",
+    type=click.Choice(["datatype", "clamp"]),
+    default="clamp",
+    show_default=True,
+    help="What activations can be.",
+)
+@click.option(
+    "--steps",
+    type=click.Choice(["product", "terms"]),
+    default="product",
+    show_default=True,
+    help="What accumulators add.",
+)
+@click.option("--calibrate", "calibration", multiple=True, metavar="C.npy", help="Fit to these.")
+@click.option("--input", "inputs", multiple=True, metavar="X.npy", help="Samples to compare on.")
+@click.option("--labels", "labels_path", metavar="Y.npy", help="Classes of --input, from 0.")
+@click.option("-o", "--output", required=True, metavar="OUT.npz", help="The fitted network.")
+@click.option("--json", "json_path", metavar="FILE", help="What changed ('-' prints it).")
+def fit(
+    model: str | None,
+    acc_bits: int,
+    method: Method,
+    rescale: Rescale,
+    activation_range: ActivationRange,
+    steps: Steps,
+    calibration: tuple[str, ...],
+    inputs: tuple[str, ...],
+    labels_path: str | None,
+    output: str,
+    json_path: str | None,
+) -> None:
+    """Move the weights of MODEL until accumulators of N bits provably fit.
+
+    axe: weight by weight, with what is lost made up for. a2q, a2q+: the nearest weights within the
+    published bounds. search: the weights are scaled too, and the requantization takes up the
+    factor. --calibrate fits layers and biases to samples; keep these apart from --input, on which
+    the fitted network is compared with the given one.
+    """
+    from golden.files import save_network
+    from napier.fitting import (
+        check_model_name,
+        fit_document,
+        fit_table,
+        load_labels,
+        shipped_labels,
+    )
+    from napier.loading import default_samples, load_model, load_samples
+    from napier.output import check_outputs, write_text
+
+    read = (*calibration, *inputs, *([] if labels_path is None else [labels_path]))
+    check_outputs((output, json_path), read)
+    check_model_name(output)
+    if labels_path is not None and not inputs:
+        raise InputError("--labels are the classes of the samples of --input; add --input X.npy")
+    network = load_model(model)
+    fitted_to = load_samples(network, calibration) if calibration else None
+    samples = load_samples(network, inputs) if inputs else None
+    labels = None if samples is None or labels_path is None else load_labels(labels_path, samples)
+    if model is None and samples is None:
+        samples, labels = default_samples(network, model), shipped_labels()
+    with progress_bar() as progress:
+        fitted, document = fit_document(
+            *(network, acc_bits, method, rescale, activation_range, steps),
+            *(fitted_to, samples, labels, progress),
+        )
+    save_network(fitted, output)
+    text = json.dumps(document, indent=1) + "\n"
+    if json_path == "-":
+        click.echo(text, nl=False)
+        return
+    console().print(fit_table(document))
+    click.echo(f"written: {output}")
     if json_path:
         write_text(json_path, text)
 
