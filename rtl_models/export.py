@@ -312,7 +312,8 @@ class _Folder:
             tensor = ""
             if "tensor" in region:
                 shape = " x ".join(map(str, region["shape"][1:]))
-                tensor = f"{region['tensor']}, {shape}, {region['dtype']}"
+                name = _comment(region["tensor"]).replace("|", "\\|")
+                tensor = f"{name}, {shape}, {region['dtype']}"
             rows.append((region["offset"], region["bytes"], region["what"], tensor))
         if blocks:
             size = sum(block["bytes"] for block in blocks)
