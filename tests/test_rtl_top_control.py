@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from rtl_models import lint, run_bench
+from rtl_models.parameters import top_parameters
+from simulator.hardware import hardware_from_dict, load_hardware
 
 BENCH = Path(__file__).parent / "benches" / "bench_control.py"
 
@@ -49,3 +51,34 @@ SHAPES = [
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape['ROWS']}x{shape['COLS']}")
 def test_control_is_clean_in_every_shape(shape, tool):
     assert lint(tool, "control", shape) == ""
+
+
+def machine(preset, bytes_per_cycle=8, lanes=1, **array):
+    settings = load_hardware(preset).model_dump()
+    settings["array"].update(array)
+    settings["post"]["lanes"] = lanes
+    settings["dram"]["bytes_per_cycle"] = bytes_per_cycle
+    return hardware_from_dict(settings)
+
+
+MACHINES = {
+    "mac": machine("mac4x4"),
+    "serial-spill": machine("nhot2_4x4", acc_bits=16, spill_interval=5, wide_acc_bits=24),
+    "parallel-wide-bus": machine("nhot2_parallel_4x4", 32, lanes=4),
+    "ternary-narrow-bus": machine("ternary4x4", 4, acc_overflow="saturate"),
+    "one-pe": machine("mac4x4", rows=1, cols=1, feed=1, lookahead=1),
+    "5x3": machine("mac4x4", 16, lanes=5, rows=5, cols=3, feed=8, lookahead=8),
+    "16-bit": machine("mac4x4", activation_bits=16, acc_bits=40),
+}
+
+
+@pytest.mark.parametrize("tool", ["iverilog", "verilator", "yosys"])
+@pytest.mark.parametrize("depths", [(37, 100, 5), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("name", MACHINES)
+def test_top_is_clean_in_every_shape(name, depths, tool):
+    assert lint(tool, "napier_top", top_parameters(MACHINES[name], *depths)) == ""
+
+
+@pytest.mark.parametrize("tool", ["iverilog", "verilator", "yosys"])
+def test_top_is_clean_without_a_vector_unit(tool):
+    assert lint(tool, "napier_top", {"VECTOR": 0}) == ""
