@@ -232,6 +232,8 @@ class TopSimulation:
         Verilog files of the accelerator instead of the package's.
     waves : bool
         Write `waves.fst`.
+    plain_waves : bool
+        Write it as VCD text, which `rtl_models.waveform` reads, instead of FST.
     limit_cycles : int
         A program that takes longer is given up.
     """
@@ -242,6 +244,7 @@ class TopSimulation:
     overrides: Mapping[str, int] = field(default_factory=dict)
     sources: Sequence[Path] | None = None
     waves: bool = False
+    plain_waves: bool = False
     limit_cycles: int = 1_000_000_000
 
     def run(self, program: Program, memory: Memory, folder: Path) -> ProgramRun:
@@ -271,7 +274,7 @@ class TopSimulation:
             (folder / name).unlink(missing_ok=True)
         process = subprocess.run(
             [
-                *start_command(TOP, product, self.simulator, self.waves),
+                *start_command(TOP, product, self.simulator, self.waves and not self.plain_waves),
                 *self._plusargs(program, compiled.hardware),
             ],
             cwd=folder,
