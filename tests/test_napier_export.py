@@ -200,6 +200,21 @@ def test_folders_that_cannot_be_written_are_refused(model, tmp_path, path, sente
         export_model(str(model), load_hardware("mac4x4"), (), "as-is", target)
 
 
+@pytest.mark.rtl
+def test_a_host_layer_before_the_program_is_computed_for_it(tmp_path):
+    path, folder = tmp_path / "model.npz", tmp_path / "out"
+    save_network(network(softmax("before", 0, 1), conv("conv", 1, 2, 3)), path)
+    export_model(str(path), load_hardware("mac4x4"), (), "as-is", str(folder))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["host_layers"] == ["before"]
+    assert [(r["what"], r["tensor"]) for r in manifest["memory"] if "tensor" in r] == [
+        ("input", "t1"),
+        ("output", "t2"),
+    ]
+    _, ran = icarus(folder)
+    assert ran.stdout.startswith("PASS: 60 bytes, ")
+
+
 def test_a_host_layer_between_two_programs_is_refused_and_nothing_is_left(tmp_path):
     path = tmp_path / "model.npz"
     layers = (conv("first", 0, 1, 3), softmax("middle", 1, 2), conv("second", 2, 3, 3))
