@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -308,34 +309,56 @@ def save_results(results: Mapping[str, Any]) -> None:
 def record_tests(report: Path) -> int:
     """Take over a JUnit report of pytest; how many of the ladder's tests were in it.
 
+    Cases that name modules count for these alone. A module whose Verilog was written after the run
+    began gets no digest, so that its number shows as old.
+
     Parameters
     ----------
     report : Path
         From ``pytest --junitxml``. A test of which only some cases ran replaces the record too.
     """
     named = {test for evidence in EVIDENCE for test in evidence.tests}
-    outcome: dict[str, dict[str, int]] = {}
-    for case in ElementTree.parse(report).iter("testcase"):
+    known = set(modules())
+    outcome: dict[str, dict[str, Any]] = {}
+    tree = ElementTree.parse(report)
+    for case in tree.iter("testcase"):
         file = case.get("classname", "").replace(".", "/") + ".py"
-        name = f"{file}::{case.get('name', '').partition('[')[0]}"
+        name, _, parameters = case.get("name", "").partition("[")
+        name = f"{file}::{name}"
+        if name not in named or case.find("skipped") is not None:
+            continue
         bad = any(case.find(tag) is not None for tag in ("failure", "error"))
-        if name in named and case.find("skipped") is None:
-            counts = outcome.setdefault(name, {"passed": 0, "failed": 0})
-            counts["failed" if bad else "passed"] += 1
+        counts = outcome.setdefault(name, {"passed": 0, "failed": 0, "modules": {}})
+        counts["failed" if bad else "passed"] += 1
+        for module in known & set(re.findall(r"\w+", parameters)):
+            counts["modules"][module] = counts["modules"].get(module, 0) + (not bad)
+    begun = min(
+        (datetime.fromisoformat(suite.get("timestamp", "")) for suite in tree.iter("testsuite")),
+    ).timestamp()
+    now = {module: digest(module) for module in modules() if _written(module) < begun}
     results = load_results()
-    now = {module: digest(module) for module in modules()}
     for name, counts in outcome.items():
         speaks_for = {m for each in EVIDENCE if name in each.tests for m in each.modules()}
-        digests = {module: now[module] for module in sorted(speaks_for)}
+        digests = {module: now.get(module, "") for module in sorted(speaks_for)}
         results["tests"][name] = {**counts, "digests": digests}
     save_results(results)
     return len(outcome)
 
 
-def record_mutation(module: str, subject: str, seed: int, figures: Mapping[str, int]) -> None:
-    """Keep the mutants of one subject and seed: mutants, killed, equivalent, survived."""
+def _written(module: str) -> float:
+    """When the Verilog of a module or of one below it was last written."""
+    return max(path.stat().st_mtime for path in sources(module))
+
+
+def record_mutation(
+    module: str, subject: str, seed: int, figures: Mapping[str, int], measured: str
+) -> None:
+    """Keep the mutants of one subject and seed: mutants, killed, equivalent, survived.
+
+    `measured` is the digest of the module when the run began.
+    """
     results = load_results()
-    row = {**figures, "digest": digest(module)}
+    row = {**figures, "digest": measured}
     results["mutation"].setdefault(module, {})[f"{subject}, seed {seed}"] = row
     save_results(results)
 
@@ -378,7 +401,10 @@ def _cell(
     if any(record["failed"] for record in ran):
         return Cell(rung, module, OPEN, tests=tests, reason="a test fails")
     fresh = all(record["digests"].get(module) == now for record in ran)
-    passed = sum(record["passed"] for record in ran)
+    passed = sum(
+        record["modules"].get(module, 0) if record["modules"] else record["passed"]
+        for record in ran
+    )
     return Cell(rung, module, DONE if fresh else OLD, str(passed), tests)
 
 

@@ -71,6 +71,9 @@ class Subject:
         given the proofs start from these states, and prove that the next state is one of them.
     begins : str
         Verilog condition on the ports of a cycle that may come in any state: reset or load.
+    matters : mapping of str to str
+        Registers that mean something only under a Verilog condition on ports and registers; in the
+        proofs they may differ where it does not hold.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Subject:
     legal: str = "1'b1"
     invariant: str = ""
     begins: str = "1'b0"
+    matters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -304,6 +308,7 @@ class Netlist:
         inputs, outputs = dict(self.ports.inputs), dict(self.ports.outputs)
         if self._state_bits:
             inputs["state"], outputs["next"] = self._state_bits, self._next_bits
+            inputs["other"] = self._state_bits
         lines = [f"input wire [{bits - 1}:0] {name}" for name, bits in inputs.items()]
         text = f"`default_nettype none\nmodule miter({', '.join(lines)});\n"
         clock = [".clk(1'b0)"] if self.ports.clocked else []
@@ -311,36 +316,50 @@ class Netlist:
             text += "".join(
                 f"  wire [{bits - 1}:0] {prefix}{name};\n" for name, bits in outputs.items()
             )
-            pins = [f".{name}({name})" for name in inputs]
+            pins = [f".{name}({name})" for name in inputs if name not in ("state", "other")]
+            if self._state_bits:
+                pins.append(f".state({prefix}state)")
             pins += [f".{name}({prefix}{name})" for name in outputs]
             text += f"  {side} u_{side}({', '.join(clock + pins)});\n"
         text += f"  always @* assume ({self.subject.legal});\n"
+        if self._state_bits:
+            text += self._registers_of("now", 0) + self._registers_of("after", 1)
+            # `other` is what the mutant holds where a register does not matter.
+            text += f"  wire [{self._state_bits - 1}:0] mutant_state = now.matters & state |"
+            text += " ~now.matters & other;\n"
         meaning = ""
         if self.subject.invariant:
             meaning = "!now.holds || "
-            text += self._registers_of("now", 0) + self._registers_of("after", 1)
             text += f"  always @* assume (({self.subject.begins}) || now.holds);\n"
             text += "  always @* assert (after.holds);\n"
         for name in outputs:
             gate = self.subject.gates.get(name)
             either = f"!(|{gate}) || " if gate else ""
             either = meaning + either if name != "next" else ""
-            text += f"  always @* assert ({either}{name} == mutant_{name});\n"
+            same = f"{name} == mutant_{name}"
+            if name == "next":
+                same = "((next ^ mutant_next) & after.matters_next) == 0"
+            text += f"  always @* assert ({either}{same});\n"
         return text + "endmodule\n"
 
     def _registers_of(self, block: str, side: int) -> str:
         """Verilog block with the registers by name, before or after the cycle, and `holds`."""
         text = f"  generate if (1) begin : {block}\n"
         for name, bits in self._registers.items():
-            if name in self.ports.outputs or name in self.ports.inputs:
-                continue
             vector, width = ("state", "next")[side], max(bits) + 1
             values = ", ".join(
                 f"{vector}[{bits[bit][side]}]" if bit in bits else "1'b0"
                 for bit in reversed(range(width))
             )
             text += f"    wire [{width - 1}:0] \\{name} = {{{values}}};\n"
-        return text + f"    wire holds = {self.subject.invariant};\n  end endgenerate\n"
+        matters, matters_next = ["1'b1"] * self._state_bits, ["1'b1"] * self._next_bits
+        for name, condition in self.subject.matters.items():
+            for in_state, in_next in self._registers[name].values():
+                matters[in_state] = matters_next[in_next] = f"({condition})"
+        for name, conditions in (("matters", matters), ("matters_next", matters_next)):
+            values = ", ".join(reversed(conditions))
+            text += f"    wire [{len(conditions) - 1}:0] {name} = {{{values}}};\n"
+        return text + f"    wire holds = {self.subject.invariant or 1};\n  end endgenerate\n"
 
 
 def _yosys(script: str) -> str:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from golden.errors import NapierError
-from rtl_models.ladder import record_mutation
+from rtl_models.ladder import digest, record_mutation
 from rtl_models.mutants import Mutant, measure
 from rtl_models.stimuli import SUBJECTS
 
@@ -39,6 +39,7 @@ def main(
     with TemporaryDirectory() as scratch:
         for name in names or known:
             folder = (workdir or Path(scratch)) / name.replace(" ", "_")
+            begun = digest(known[name].module)
             try:
                 report = measure(known[name], folder, mutants=mutants, cycles=cycles, seed=seed)
             except NapierError as error:
@@ -55,7 +56,7 @@ def main(
                     "survived": len(report.survivors),
                     "cycles": report.cycles,
                 }
-                record_mutation(known[name].module, name, seed, figures)
+                record_mutation(known[name].module, name, seed, figures, begun)
             living += [(name, mutant) for mutant in report.survivors]
     for name, mutant in living:
         click.echo(f"survived: {name} {mutant.number}: {mutant.options}", err=True)

@@ -270,14 +270,15 @@ ADVANCE_BITS = 4
 def drive_array(
     rows: int, cols: int, feed: int, x_bits: int, code_bits: int
 ) -> Callable[[Dut, Random, int], None]:
-    """Tiles of 1 to 12 words as in the lockstep test, with resets, flushes and undrained tiles."""
+    """Tiles of 1 to 47 words, with resets, flushes and undrained tiles."""
     lane_bits = max(1, (feed - 1).bit_length())
     lanes = rows * feed
     entry_bits = 1 + ADVANCE_BITS + lane_bits + code_bits
 
     def tile(rng: Random) -> list[list[int]]:
         """Entries of every column, packed; they all walk the same words."""
-        words = rng.randrange(1, 13)
+        # The longest advance of 15 takes a tile of more than 15 words.
+        words = rng.randrange(1, 13) if rng.random() < 0.7 else rng.randrange(16, 48)
         return [list(column(rng, words)) for _ in range(cols)]
 
     def column(rng: Random, words: int) -> Iterator[int]:
@@ -286,7 +287,7 @@ def drive_array(
             last = int(left == 0 and rng.random() < 0.5)
             advance = last
             if left and rng.random() < 0.7:
-                advance = rng.randint(1, min(left, 15))
+                advance = min(left, rng.choice([15, rng.randint(1, 15)]))
                 left -= advance
             packed = last << ADVANCE_BITS | advance
             packed = packed << lane_bits | rng.randrange(feed)
@@ -735,6 +736,8 @@ SUBJECTS = (
         # Two groups of rows: every tile has an even number of results.
         legal="cfg_pixel_tiles != 0 && cfg_channel_tiles != 0 && !cfg_results[0]"
         " && !cfg_results_last[0] && !fire_results[0]",
+        # It is set to 0 before the first read of a tile.
+        matters={"index_q": "param_read"},
     ),
 )
 """The modules of the campaign, from the arithmetic up."""

@@ -78,8 +78,10 @@ def array_tiles(rng, count):
             steps = [1 if word < length - 1 else 0 for word in range(length)]
             entries = []
             for step in steps:
-                for _ in range(rng.randrange(3)):
-                    entries.append((0, 0, rng.randrange(FEED), rng.randrange(-8, 8)))
+                entries += [
+                    (0, 0, rng.randrange(FEED), rng.randrange(-8, 8))
+                    for _ in range(rng.randrange(3))
+                ]
                 entries.append((0, step, rng.randrange(FEED), rng.randrange(-8, 8)))
             entries[-1] = (1, 1, *entries[-1][2:])
             columns.append(entries)

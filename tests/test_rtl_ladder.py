@@ -42,12 +42,13 @@ def test_the_table_has_every_rung_of_every_module():
     }
 
 
-def report(path, *cases):
+def report(path, *cases, begun="2999-01-01T00:00:00"):
     rows = "".join(
         f'<testcase classname="tests.test_rtl_lint" name="{name}">{inside}</testcase>'
         for name, inside in cases
     )
-    path.write_text(f"<testsuites><testsuite>{rows}</testsuite></testsuites>")
+    suite = f'<testsuite timestamp="{begun}">{rows}</testsuite>'
+    path.write_text(f"<testsuites>{suite}</testsuites>")
     return path
 
 
@@ -72,6 +73,18 @@ def test_a_recorded_run_shows_until_the_verilog_changes(results, monkeypatch):
     assert (cell("L0", "pe_mac").state, cell("L0", "pe_mac").text) == ("old", "2 (old)")
 
 
+def test_a_run_before_the_verilog_was_written_is_old(results):
+    case = ("test_every_module_is_clean[pe_mac-yosys]", "")
+    ladder.record_tests(report(results / "report.xml", case, begun="2001-01-01T00:00:00"))
+    assert cell("L0", "pe_mac").text == "1 (old)"
+
+
+def test_cases_that_name_modules_count_for_these_alone(results):
+    cases = [(f"test_every_module_is_clean[{m}-yosys]", "") for m in ("pe_mac", "drain", "drain")]
+    ladder.record_tests(report(results / "report.xml", *cases))
+    assert (cell("L0", "pe_mac").text, cell("L0", "drain").text) == ("1", "2")
+
+
 def test_a_failed_case_leaves_the_rung_open(results):
     name = "test_every_module_is_clean"
     ladder.record_tests(report(results / "report.xml", (name, ""), (name, "<failure/>")))
@@ -80,9 +93,10 @@ def test_a_failed_case_leaves_the_rung_open(results):
 
 def test_mutation_scores_are_summed_and_survivors_leave_the_rung_open(results):
     figures = {"mutants": 10, "killed": 9, "equivalent": 1, "survived": 0, "cycles": 5}
-    ladder.record_mutation("pe_mac", "pe_mac", 1, figures)
+    ladder.record_mutation("pe_mac", "pe_mac", 1, figures, ladder.digest("pe_mac"))
     assert (cell("L8", "pe_mac").state, cell("L8", "pe_mac").text) == ("done", "9/9")
-    ladder.record_mutation("pe_mac", "pe_mac", 2, figures | {"killed": 8, "survived": 1})
+    worse = figures | {"killed": 8, "survived": 1}
+    ladder.record_mutation("pe_mac", "pe_mac", 2, worse, ladder.digest("pe_mac"))
     assert (cell("L8", "pe_mac").state, cell("L8", "pe_mac").text) == ("open", "17/18 (open)")
 
 
