@@ -316,7 +316,7 @@ def _require_room(task: _Task) -> None:
     if task.acc_bits < needed:
         raise InputError(
             f"accumulators of {task.acc_bits} bits cannot hold a single operand ({low} to {high})"
-            f" of layer {task.layer.name!r} as {task.method} counts it; ask for {needed} bits"
+            f" of layer {task.layer.name!r} as {task.method} counts it; ask for at least {needed}"
         )
 
 
@@ -325,18 +325,21 @@ def _fit_rows(
 ) -> tuple[Int64Array, FloatArray]:
     """Move the `wide` rows until the certificate proves them; their factors, 1 for the others.
 
-    Products fit at once. Terms of a weight can overshoot it (8 of 7 = 8 - 1), and what they exceed
-    the accumulator by is taken off the room of the channel; smaller weights overshoot less.
+    Products fit at once. Terms of a weight can overshoot it (8 of 7 = 8 - 1); then the channel gets
+    less room than it took, by what it exceeds the accumulator.
     """
-    accumulator, reserve = IntFormat(task.acc_bits), np.zeros(len(rows), dtype=np.int64)
+    accumulator = IntFormat(task.acc_bits)
+    room = np.full(len(rows), accumulator.max)
     while True:
         short, factor = rows.copy(), np.ones(len(rows))
-        short[wide], factor[wide] = _best_rows(task, rows, wide, moments, reserve)
-        low, high = task.reach(task.certificate(_with_rows(task.layer, short)))
+        short[wide], factor[wide] = _best_rows(task, rows, wide, moments, room)
+        certificate = task.certificate(_with_rows(task.layer, short))
+        low, high = task.reach(certificate)
         excess = np.maximum(high - accumulator.max, accumulator.min - low)
         if (excess <= 0).all():
             return short, _allowed_factor(task.layer.requantization, factor)
-        reserve += np.maximum(excess, 0)
+        taken = np.minimum(room, np.maximum(certificate.prefix_hi, -certificate.prefix_lo))
+        room = np.where(excess > 0, np.maximum(taken - excess, 0), room)
 
 
 def _with_rows(layer: WeightedLayer, rows: Int64Array) -> WeightedLayer:
@@ -349,16 +352,14 @@ def _best_rows(
     rows: Int64Array,
     wide: NDArray[np.bool_],
     moments: Moments,
-    reserve: Int64Array,
+    room: Int64Array,
 ) -> tuple[Int64Array, FloatArray]:
     """`wide` rows within their room, and their factors: the best of all that `rescale` allows."""
     x_range = task.operands()
-    half = 1 << (task.acc_bits - 1)
-    room = np.maximum(half - 1 - reserve[wide], 0)
     stored = IntFormat(task.layer.weight_bits, signed=task.layer.weights.dtype.kind == "i")
     zero = task.layer.weight_zero_point
     limits = (stored.min - zero, stored.max - zero)
-    chosen = rows[wide]
+    chosen, room = rows[wide], room[wide]
     groups = np.repeat(np.arange(len(moments.gram)), len(rows) // len(moments.gram))[wide]
 
     def project(factors: FloatArray) -> Int64Array:
