@@ -113,7 +113,7 @@ module descriptor #(
   wire [2:0] rounding = word[2][9:7];
   wire [2:0] mode = word[2][12:10];
   wire flags_fit = word[2] >> 13 == '0 && order <= 2'd2 && rounding <= 3'd4 && mode <= LAST_MODE &&
-      (order != 2'd0 || !new_layer) && (layer_end || !program_end);
+      (order != 2'd0 || !new_layer) && (layer_end || !program_end) && (drains || !layer_end);
 
   // The run: tiles, memories, image, codes
   wire [31:0] pixel_tiles = {16'd0, word[4][15:0]};

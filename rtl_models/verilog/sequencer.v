@@ -211,7 +211,7 @@ module sequencer #(
   logic run_ended_q;
   wire run_done = engine_q == RUNNING && engine_done;
   assign take           = operating && engine_idle && loaded_q;
-  assign engine_start   = engine_q == STARTING;
+  assign engine_start   = operating && engine_q == STARTING;
   assign run_ended      = run_ended_q;
   assign load_new_layer = first_q || run_layer_end;
 

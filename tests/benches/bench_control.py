@@ -117,7 +117,7 @@ def random_program(rng, passes):
         layer_end = last or (layer < LAYERS - 1 and rng.random() < 0.4)
         order = rng.randint(1 if new_layer else 0, 2)
         mode = rng.choice([0, 0, 1, 2, 3, 4])
-        drain = int(rng.random() < 0.8)
+        drain = int(layer_end or rng.random() < 0.6)
         word = legal_words(
             rng,
             order=order,
@@ -471,6 +471,8 @@ def several(*changes):
     return change
 
 
+CHUNK = set_flags(4 | 8 | 16, 0)  # neither drained nor the last pass of anything
+
 ILLEGAL = {
     "magic": (3, set_word(0, MAGIC ^ 1)),
     "magic goes before machine": (3, several(set_word(0, 0), set_word(1, 0))),
@@ -481,12 +483,16 @@ ILLEGAL = {
     "rounding": (5, set_flags(7 << 7, 5 << 7)),
     "mode": (5, set_flags(7 << 10, 5 << 10)),
     "program_end without layer_end": (5, set_flags(4, 0)),
+    "layer_end without drain": (
+        5,
+        several(set_flags(16, 0), set_word(4, 1 << 16 | 1), set_word(53, 0)),
+    ),
     "bits of word 2": (5, set_flags(1 << 13, 1 << 13)),
     "layer": (5, set_word(3, LAYERS)),
     "pixel_tiles": (5, set_half(4, False, 0)),
     "channel_tiles": (5, set_half(4, True, 0)),
-    "tiles of a chunk": (5, several(set_flags(16, 0), set_word(53, 0), set_word(4, 2 << 16 | 1))),
-    "pixels of a chunk": (5, several(set_flags(16, 0), set_word(53, 0), set_word(4, 1 << 16 | 2))),
+    "tiles of a chunk": (5, several(CHUNK, set_word(53, 0), set_word(4, 2 << 16 | 1))),
+    "pixels of a chunk": (5, several(CHUNK, set_word(53, 0), set_word(4, 1 << 16 | 2))),
     "no results": (5, set_half(5, False, 0)),
     "no results_last": (5, set_half(5, True, 0)),
     "results": (5, set_half(5, False, 7)),
@@ -521,7 +527,7 @@ ILLEGAL = {
     "load_phase_y": (5, several(set_word(45, 4 << 8 | 1), set_word(47, 4 << 16))),
     "second_load_offset": (5, set_word(49, 1)),
     "word 51": (5, set_word(51, 1)),
-    "store of a chunk": (5, several(set_flags(16, 0), set_word(4, 1 << 16 | 1))),
+    "store of a chunk": (5, several(CHUNK, set_word(4, 1 << 16 | 1))),
     "store_offset": (5, set_word(52, 3)),
     "store_words": (5, set_word(54, 0)),
     "store_stride": (5, set_word(55, 2)),
@@ -568,7 +574,7 @@ LEGAL = {
         set_word(32, -128),
     ),
     "a chunk": several(
-        set_flags(16, 0), set_word(4, 1 << 16 | 1), set_word(5, 0), set_word(13, 0), set_word(53, 0)
+        CHUNK, set_word(4, 1 << 16 | 1), set_word(5, 0), set_word(13, 0), set_word(53, 0)
     ),
     "results of a vector pass": several(set_flags(7 << 10, 2 << 10), set_word(5, 12 << 16 | 12)),
     "nothing to load or store": several(
@@ -588,8 +594,10 @@ async def every_field_that_makes_no_sense_is_refused(dut):
     rng = seeded()
     host = await power_up(dut, None)
     await set_up(host, 0, 0x3000)
-    durations = {"descriptor": 100, "weights": 1, "activations": 1, "second": 0, "store": 1}
-    times = [PassTimes(1, 0, True, durations, dict.fromkeys((*ENGINE_CAUSES, *OVERFLOWS), 1))]
+    full = {"descriptor": 100, "weights": 1, "activations": 1, "second": 0, "store": 1}
+    durations = dict(full)
+    run = dict.fromkeys((*ENGINE_CAUSES, *OVERFLOWS), 1)
+    times = [PassTimes(1, 0, True, each, run) for each in (durations, full)]
     for name, (code, change) in ILLEGAL.items():
         word = full_descriptor(rng)
         change(word)
@@ -605,6 +613,6 @@ async def every_field_that_makes_no_sense_is_refused(dut):
             "activations": int(word[39] > 0),
             "store": int(word[53] > 0),
         }
-        await run_to_error(dut, host, rng, times, [word])
+        await run_to_error(dut, host, rng, times, [word, full_descriptor(rng)])
         assert await read(host, ERROR) == 0, name
         assert await read(host, STATUS) == DONE, name
