@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from golden.accumulate import Steps
     from golden.fitting import Method, Rescale
     from golden.ranges import ActivationRange
-    from rtl_models.engine import Simulator
+    from rtl_models.builds import Simulator
 
 Progress = Callable[[int, int, str], None]
 """Called as (done, total, what) while long work goes on."""
@@ -332,6 +332,16 @@ def fit(
     help="Preset or TOML; 'random' draws one for each random network.",
 )
 @click.option("--engine", is_flag=True, help="Layer by layer in the layer engine alone.")
+@click.option(
+    "--witness", is_flag=True, help="Worst-case inputs at the proved accumulator widths, and below."
+)
+@click.option(
+    "--activation-range",
+    type=click.Choice(["datatype", "clamp"]),
+    default="clamp",
+    show_default=True,
+    help="What the proofs of --witness assume (docs/widths.md).",
+)
 @click.option("--layer", "layer_names", multiple=True, help="Only this layer (name or index).")
 @click.option("--input", "inputs", multiple=True, metavar="X.npy", help="One sample of codes.")
 @click.option(
@@ -366,6 +376,8 @@ def verify(
     count: int | None,
     hardware: str,
     engine: bool,
+    witness: bool,
+    activation_range: str,
     layer_names: tuple[str, ...],
     inputs: tuple[str, ...],
     weights: str,
@@ -391,13 +403,14 @@ def verify(
     from napier.verification import (
         verify_model,
         verify_network,
+        verify_proofs,
         verify_random_layers,
         verify_random_networks,
         verify_rtl,
     )
     from simulator.hardware import load_hardware
 
-    engine = engine or bool(layer_names)
+    engine = engine or witness or bool(layer_names)
     drawn = hardware == "random"
     if count is not None and model is not None:
         raise InputError("--random draws its own layers; leave MODEL out, or leave --random out")
@@ -407,6 +420,8 @@ def verify(
         raise InputError("--rtl runs layers of its own; leave MODEL, --layer and --input out")
     if drawn and (count is None or engine or contract is not None):
         raise InputError("--hardware random goes with --random N and whole networks; name a preset")
+    if witness and (count is not None or inputs or contract is not None):
+        raise InputError("--witness makes its own inputs; leave --random, --input and --rtl out")
     if stall_percent and (engine or contract is not None):
         raise InputError("--stalls pauses the memory of the whole accelerator; leave it out here")
     machine = None if drawn else load_hardware(hardware)
@@ -414,6 +429,11 @@ def verify(
         if machine is None:
             summary = verify_random_networks(
                 *(count or 1, None, seed, simulator, stall_percent, work_folder, progress)
+            )
+        elif witness:
+            summary = verify_proofs(
+                *(model, machine, layer_names, activation_range, weights, simulator),
+                *(work_folder, progress),
             )
         elif contract is not None:
             summary = verify_rtl(

@@ -21,8 +21,9 @@ from golden.errors import InputError, OutputError
 from golden.network import Layer, Network, WeightedLayer
 from golden.run import run as run_golden
 from napier.loading import Samples, default_samples, load_model, load_samples
+from napier.witnesses import verify_witnesses
+from rtl_models.builds import Simulator
 from rtl_models.contracts import CONTRACTS, narrow_variants
-from rtl_models.engine import Simulator
 from rtl_models.top import Bus
 from rtl_models.verify import (
     ALONE,
@@ -57,6 +58,8 @@ class Summary:
     """What of the Verilog is the user's, and with which accumulators it ran."""
     timed: bool = True
     """Whether the memory kept the times of the hardware file, so that cycles were compared."""
+    proofs: bool = False
+    """Whether worst cases ran at the proved width and one bit below."""
     network: Network | None = None
     """Of a single report of a whole network: its layers are the rows."""
 
@@ -95,6 +98,12 @@ class Summary:
         for report in self.reports:
             if report.difference is not None:
                 return Text(f"{report.name} (seed {report.seed}): {report.difference}", "bold red")
+        if self.proofs:
+            return Text(
+                f"{len(self.reports)} worst cases on {self.hardware}: no overflow at the proved"
+                " widths, overflow one bit below; Verilog, golden and cycle model agree",
+                "green",
+            )
         cycles = sum(report.cycles for report in self.reports)
         outputs = sum(report.outputs for report in self.reports)
         replaced = f" ({self.replaced})" if self.replaced else ""
@@ -306,6 +315,31 @@ def verify_model(
                 keep(True)
                 break
     return Summary(hardware.name, tuple(reports))
+
+
+def verify_proofs(
+    model: str | None,
+    hardware: Hardware,
+    layer_names: tuple[str, ...],
+    activation_range: str,
+    weights: str,
+    simulator: Simulator,
+    work_folder: str | None,
+    progress: Progress,
+) -> Summary:
+    """Drive the worst cases of the layers that multiply through the Verilog; see `witnesses`."""
+    network = project_weights(load_model(model), weights)
+    layers = _choose(network, layer_names)
+    reports: list[VerifyReport] = []
+    with _folder(work_folder) as (folder, keep):
+        runs = verify_witnesses(network, layers, hardware, activation_range, simulator, folder)
+        for report in runs:
+            reports.append(report)
+            progress(len(reports), 4 * len(layers), report.name)
+            if not report.passed:
+                keep(True)
+                break
+    return Summary(hardware.name, tuple(reports), proofs=True)
 
 
 def _choose(network: Network, names: tuple[str, ...]) -> list[WeightedLayer]:

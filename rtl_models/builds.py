@@ -22,6 +22,7 @@ def build(
     parameters: Mapping[str, int],
     builds: Path,
     simulator: Simulator,
+    defines: Sequence[str] = (),
 ) -> Path:
     """Compile a harness, or take the compilation of the same parameters and sources.
 
@@ -37,6 +38,8 @@ def build(
     simulator : "icarus" or "verilator"
         Icarus compiles in seconds and knows unknown bits; Verilator takes minutes and then is
         hundreds of times as fast.
+    defines : sequence of str
+        Macros to define.
 
     Returns
     -------
@@ -48,7 +51,7 @@ def build(
     ToolError
         The simulator is missing, or the Verilog does not compile.
     """
-    digest = hashlib.sha256(repr((top, sorted(parameters.items()), simulator)).encode())
+    digest = hashlib.sha256(repr((top, sorted(parameters.items()), simulator, *defines)).encode())
     for path in files:
         digest.update(path.read_bytes())
     product = builds / f"{top}_{digest.hexdigest()[:16]}"
@@ -58,7 +61,7 @@ def build(
     unfinished = product.with_suffix(f".{os.getpid()}")
     command = _icarus if simulator == "icarus" else _verilator
     process = subprocess.run(
-        [*command(top, parameters, unfinished), *map(str, files)],
+        [*command(top, parameters, defines, unfinished), *map(str, files)],
         capture_output=True,
         text=True,
         check=False,
@@ -81,19 +84,25 @@ def start_command(top: str, product: Path, simulator: Simulator, waves: bool = F
     return [str(product.resolve() / top), *random_bits]
 
 
-def _icarus(top: str, parameters: Mapping[str, int], product: Path) -> list[str]:
+def _icarus(
+    top: str, parameters: Mapping[str, int], defines: Sequence[str], product: Path
+) -> list[str]:
     """Compile to a file for vvp."""
     return [
         *(find_tool("iverilog"), "-g2012", "-s", top, "-o", str(product)),
+        *(f"-D{name}" for name in defines),
         *(f"-P{top}.{name}={value}" for name, value in parameters.items()),
     ]
 
 
-def _verilator(top: str, parameters: Mapping[str, int], product: Path) -> list[str]:
+def _verilator(
+    top: str, parameters: Mapping[str, int], defines: Sequence[str], product: Path
+) -> list[str]:
     """Compile to a folder with a program; what reset does not set starts with random bits."""
     return [
         *(find_tool("verilator"), "--binary", "--timing", "--top-module", top),
         *("-Mdir", str(product), "-o", top, "-O3", "--x-initial", "unique"),
         *("--trace-fst", "-Wno-fatal", "-Wno-lint", "-Wno-style"),
+        *(f"+define+{name}" for name in defines),
         *(f"-G{name}={value}" for name, value in parameters.items()),
     ]

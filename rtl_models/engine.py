@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from golden.errors import ToolError
+from rtl_models.builds import Simulator, build, start_command
 from rtl_models.parameters import (
     address_bits,
     configuration_words,
     engine_parameters,
     run_configuration,
 )
-from rtl_models.runner import find_tool
 from rtl_models.sources import VERILOG
 from rtl_models.sources import sources as module_sources
 from simulator.memory_image import activation_banks, pack_lanes, parameter_words
 from simulator.program import LayerProgram, feed_words, stream_words
 
-Simulator = Literal["icarus", "verilator"]
-
-HARNESS = VERILOG / "tb" / "engine_harness.v"
+TOP = "engine_harness"
+HARNESS = VERILOG / "tb" / f"{TOP}.v"
 """Memories around the engine; simulation only."""
 
 LEAST_MEMORY_WORDS = 1024
@@ -156,7 +153,8 @@ def run_engine(
     operands = [image] if second is None else [image, second]
     images = _images(runs, operands, input_signed, changes, places)
     parameters = images.parameters | dict(overrides or {})
-    product = _build(parameters, builds, sources, simulator, trace)
+    files = [HARNESS, *(module_sources("layer_engine") if sources is None else sources)]
+    product = build(TOP, files, parameters, builds, simulator, ["TRACE"] if trace else [])
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in images.files.items():
         (folder / name).write_text(text, encoding="ascii")
@@ -286,65 +284,9 @@ def _memory(words: Sequence[int], places: int = 0) -> str:
     )
 
 
-def _build(
-    parameters: Mapping[str, int],
-    builds: Path,
-    sources: Sequence[Path] | None,
-    simulator: Simulator,
-    trace: bool,
-) -> Path:
-    """Compile the harness, or take the compilation of the same parameters and sources."""
-    files = [HARNESS, *(module_sources("layer_engine") if sources is None else sources)]
-    digest = hashlib.sha256(repr((sorted(parameters.items()), simulator, trace)).encode())
-    for path in files:
-        digest.update(path.read_bytes())
-    product = builds / f"engine_{digest.hexdigest()[:16]}"
-    if product.exists():
-        return product
-    builds.mkdir(parents=True, exist_ok=True)
-    unfinished = product.with_suffix(".new")
-    command = _icarus if simulator == "icarus" else _verilator
-    process = subprocess.run(
-        [*command(parameters, trace, unfinished), *map(str, files)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if process.returncode:
-        said = (process.stdout + process.stderr).strip().splitlines()
-        raise ToolError(
-            f"{simulator.capitalize()} cannot compile the engine: {' | '.join(said[:5])}"
-        )
-    unfinished.replace(product)
-    return product
-
-
-def _icarus(parameters: Mapping[str, int], trace: bool, product: Path) -> list[str]:
-    """Compile to a file for vvp."""
-    return [
-        *(find_tool("iverilog"), "-g2012", "-s", "engine_harness", "-o", str(product)),
-        *(["-DTRACE"] if trace else []),
-        *(f"-Pengine_harness.{name}={value}" for name, value in parameters.items()),
-    ]
-
-
-def _verilator(parameters: Mapping[str, int], trace: bool, product: Path) -> list[str]:
-    """Compile to a folder with a program; what reset does not set starts with random bits."""
-    return [
-        *(find_tool("verilator"), "--binary", "--timing", "--top-module", "engine_harness"),
-        *("-Mdir", str(product), "-o", "engine", "-O3", "--x-initial", "unique"),
-        *("--trace-fst", "-Wno-fatal", "-Wno-lint", "-Wno-style"),
-        *(["+define+TRACE"] if trace else []),
-        *(f"-G{name}={value}" for name, value in parameters.items()),
-    ]
-
-
 def _start(product: Path, simulator: Simulator, waves: bool) -> list[str]:
     """Return the command that runs a compiled harness."""
-    if simulator == "icarus":
-        return [find_tool("vvp"), "-n", str(product.resolve()), *(["-fst"] if waves else [])]
-    random_bits = ("+verilator+rand+reset+2", "+verilator+seed+1")
-    return [str(product.resolve() / "engine"), *random_bits]
+    return start_command(TOP, product, simulator, waves)
 
 
 def _read_counters(path: Path) -> tuple[dict[str, int], ...]:

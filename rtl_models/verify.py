@@ -31,8 +31,9 @@ from golden.network import (
     WeightedLayer,
 )
 from golden.operators import post_process
+from rtl_models.builds import Simulator
 from rtl_models.contracts import PERun, narrow_variants, replace_module, run_pe
-from rtl_models.engine import EngineRuns, Simulator, run_engine
+from rtl_models.engine import EngineRuns, run_engine
 from rtl_models.trace import first_difference
 from simulator.hardware import Hardware, hardware_from_dict
 from simulator.plan import StepPlan

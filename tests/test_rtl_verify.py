@@ -159,7 +159,7 @@ def test_unknown_values_are_found(work):
 
 def test_sources_that_do_not_compile_are_a_tool_error(work):
     files = patched(work / "broken", "drain", "endmodule", "endmodul")
-    with pytest.raises(ToolError, match="Icarus cannot compile the engine"):
+    with pytest.raises(ToolError, match="Icarus cannot compile engine_harness"):
         verify_layer(
             layer_of([[1]]), MACHINE, np.array([[5]], np.int8), workdir=work, sources=files
         )
