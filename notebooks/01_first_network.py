@@ -145,7 +145,7 @@ figure.tight_layout()
 # * The ternary array is the cheapest, and the accuracy above says what a projection without
 #   retraining costs.
 # * Energy is counted events times a table (here Horowitz, 45 nm). External memory is left out of
-#   the lower figure because it is the same for all and dwarfs the rest.
+#   the lower figure because it dwarfs the rest.
 
 # %% [markdown]
 # ## Narrower accumulators

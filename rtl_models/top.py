@@ -441,7 +441,21 @@ def verify_network(
                 for name, value in wanted.items()
                 if counts[name] != value
             ]
+        counters += 1 + len(found.total)
+        differences += _sum_differences(found)
     return TopVerification(run, codes, counters, differences[0] if differences else None)
+
+
+def _sum_differences(run: ProgramRun) -> list[str]:
+    """Name registers of the whole run that are not the sums of its layers' counters."""
+    sums = {name: sum(counts[name] for counts in run.layers) for name in COUNTERS}
+    registers = {"CYCLES": run.cycles, **run.total}
+    wanted = {"CYCLES": sums["cycles"], **sums}
+    return [
+        f"register {name} of the run should be {value}, not {registers[name]}"
+        for name, value in wanted.items()
+        if registers[name] != value
+    ]
 
 
 def expected_counters(
