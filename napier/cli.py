@@ -157,7 +157,7 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
 @click.option("--hardware", metavar="H", help="Preset or TOML that the layers must fit.")
 @click.option(
     "--weights", default="as-is", show_default=True,
-    metavar="as-is|nhot:N|ternary|exact:P|a2q:P|a2q+:P",
+    metavar="as-is|nhot:N|ternary",
     help="Project the weights first; with P: until accumulators of P bits hold every sum.",
 )  # fmt: skip
 @click.option("--sweep", "sweep_range", metavar="A:B", help="Run --input at A to B bits.")
@@ -190,8 +190,9 @@ def widths(
     from napier.orders import orders_document, orders_table
     from napier.output import check_outputs, write_text
     from napier.width_sweep import Sweep, parse_range, run_sweep, sweep_table
-    from napier.widths import projected, widths_document, widths_table
+    from napier.widths import widths_document, widths_table
     from simulator.hardware import load_hardware
+    from simulator.projection import project_weights
 
     check_outputs((json_path, results_path), inputs)
     swept = None if sweep_range is None else parse_range(sweep_range)
@@ -199,7 +200,7 @@ def widths(
         raise InputError("--sweep needs samples to run; add --input X.npy")
     if (results_path is not None or orders) and swept is None:
         raise InputError("--results and --orders belong to a sweep; add --sweep A:B")
-    network = projected(load_model(model), weights)
+    network = project_weights(load_model(model), weights)
     machine = None if hardware is None else load_hardware(hardware)
     samples = load_samples(network, inputs) if inputs else None
     with progress_bar() as progress:

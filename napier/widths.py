@@ -16,7 +16,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from golden.a2q import METHODS, project_to_width
 from golden.accumulate import Steps
 from golden.certificates import (
     Certificate,
@@ -33,7 +32,6 @@ from napier.loading import Samples
 from napier.output import replacing
 from napier.report import LONGEST_NAME, SHORT_OPS, shorten
 from simulator.hardware import Hardware, check_layer_fits, load_hardware
-from simulator.projection import project_weights
 from simulator.values import accumulate
 
 Array = NDArray[Any]
@@ -264,24 +262,6 @@ def _fit_entry(
             layer, source, codes, array.acc_bits, steps
         ),
     }
-
-
-def projected(network: Network, weights: str) -> Network:
-    """Project the weights: as `simulator.projection`, or to a width, as ``exact:16`` says.
-
-    Raises
-    ------
-    InputError
-        For another text, or a width out of range.
-    """
-    method, _, bits = weights.partition(":")
-    if method not in METHODS:
-        return project_weights(network, weights)
-    if not bits.isdecimal():
-        raise InputError(
-            f"--weights {weights} must name the accumulator's width, for example {method}:16"
-        )
-    return project_to_width(network, int(bits), method)
 
 
 # -- observation ----------------------------------------------------------------------------------
