@@ -207,11 +207,11 @@ def _flat(layer: Document) -> dict[str, Any]:
 
 
 def hardware_table(machines: list[Any]) -> RenderableType:
-    """One row a preset: PE, array, feed and lookahead, accumulator, buffers, external memory."""
+    """One row a preset: PE, array, feed/lookahead, accumulator, buffers, external memory."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("name", no_wrap=True)
     table.add_column("PE", no_wrap=True)
-    for heading in ("array", "feed", "ahead", "acc bits", "KiB", "B/cycle"):
+    for heading in ("array", "feed/ahead", "acc bits", "KiB", "B/cyc"):
         table.add_column(heading, no_wrap=True, justify="right")
     for machine in machines:
         array, buffers = machine.array, machine.buffers
@@ -220,8 +220,7 @@ def hardware_table(machines: list[Any]) -> RenderableType:
             machine.name,
             machine.pe.kind + (f" x{machine.pe.terms}" if machine.pe.terms > 1 else ""),
             f"{array.rows}x{array.cols}",
-            str(array.feed),
-            str(array.lookahead),
+            f"{array.feed}/{array.lookahead}",
             f"{array.acc_bits} {array.acc_overflow}",
             "/".join(f"{size / 1024:g}" for size in sizes),
             str(machine.dram.bytes_per_cycle),
