@@ -47,7 +47,7 @@ def test_netlist_of_a_pe_is_proven_equal(tmp_path, kind, format_):
     assert is_proven(tmp_path, "napier_pe", parameters, cuts=["addend"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_netlist_of_the_9x9_multiplier_is_proven_equal(tmp_path):
     weights = [f"code_q[{bit}]" for bit in range(4, 9)]
     parameters = {"PE_KIND": 0} | WRAP
@@ -112,7 +112,7 @@ GATE_LEVEL_CYCLES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", GATE_LEVEL_CYCLES)
 def test_gate_level_run_gives_the_outputs_of_the_source_in_every_cycle(tmp_path, name):
     """Verilator recorded the source; Icarus must repeat it with the source and with the gates."""

@@ -29,7 +29,7 @@ KNOWN_AFTER_CYCLES = 1
 pytestmark = pytest.mark.rtl
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("subject", CLOCKED, ids=lambda subject: subject.name)
 def test_outputs_are_known_after_reset_and_a_reset_in_mid_operation_leaves_nothing(
     tmp_path, subject
@@ -101,7 +101,7 @@ def test_engine_reset_at_random_cycles_gives_the_results_of_a_fresh_run(tmp_path
         assert same(again, fresh), f"reset in cycle {cycle}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_engine_does_not_depend_on_what_its_registers_hold_at_power_up(
     tmp_path, layer, monkeypatch
 ):

@@ -73,7 +73,9 @@ MACHINES = {
 
 
 @pytest.mark.parametrize("tool", ["iverilog", "verilator", "yosys"])
-@pytest.mark.parametrize("depths", [(37, 100, 5), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "depths", [(37, 100, 5), pytest.param((1, 1, 1), marks=pytest.mark.long)], ids=str
+)
 @pytest.mark.parametrize("name", MACHINES)
 def test_top_is_clean_in_every_shape(name, depths, tool):
     assert lint(tool, "napier_top", top_parameters(MACHINES[name], *depths)) == ""

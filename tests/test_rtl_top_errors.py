@@ -106,8 +106,8 @@ def write_case(network, image, hardware, path):
     ("name", "times"),
     [
         ("mac", 1),
-        pytest.param("mac", 4, marks=pytest.mark.slow),
-        pytest.param("parallel-single-buffer", 4, marks=pytest.mark.slow),
+        pytest.param("mac", 4, marks=pytest.mark.long),
+        pytest.param("parallel-single-buffer", 4, marks=pytest.mark.long),
     ],
 )
 def test_errors_aborts_and_resets_leave_a_machine_as_new(tmp_path, name, times):

@@ -474,7 +474,7 @@ def test_an_engine_without_the_vector_unit_runs_the_array_the_same(work):
 
 @pytest.mark.parametrize("tool", ["iverilog", "verilator", "yosys"])
 @pytest.mark.parametrize("name", ["one-of-all", "3x2-all-lanes", "feed-8-cols-3"])
-@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("bits", [8, pytest.param(16, marks=pytest.mark.long)])
 def test_engine_is_clean_with_and_without_the_vector_unit(name, bits, tool):
     parameters = engine_parameters(machine(**MACHINES[name], bits=bits))
     for change in ({"VECTOR": 0}, {"FEED_PLACES": 3, "STREAM_PLACES": 5}):
