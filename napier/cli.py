@@ -162,6 +162,11 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
 )  # fmt: skip
 @click.option("--sweep", "sweep_range", metavar="A:B", help="Run --input at A to B bits.")
 @click.option("--results", "results_path", metavar="FILE", help="Keep and continue a sweep.")
+@click.option(
+    "--tolerance", type=float, metavar="T",
+    help="Search widths that cost at most T percent points of accuracy.",
+)  # fmt: skip
+@click.option("--labels", "labels_path", metavar="Y.npy", help="Classes of --input, from 0.")
 @click.option("--orders", is_flag=True, help="Sweep orders of addition too.")
 @click.option("--witness", "witness_folder", metavar="DIR", help="Write worst-case inputs there.")
 @click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
@@ -173,6 +178,8 @@ def widths(
     weights: str,
     sweep_range: str | None,
     results_path: str | None,
+    tolerance: float | None,
+    labels_path: str | None,
     orders: bool,
     witness_folder: str | None,
     json_path: str | None,
@@ -184,33 +191,51 @@ def widths(
 
     --sweep runs the samples with every width from A to B bits, wrapping and saturating, and counts
     what overflows and what changes. --results keeps finished points; call again to continue.
+    --tolerance finds the smallest width of the sweep, and by a greedy search smaller ones for each
+    layer, at which accuracy (without --labels: agreement of the top-1) falls by at most T points.
     --orders compares the declared order with sorted addends and with a tree of adders.
     """
+    from napier.fitting import load_labels
     from napier.loading import load_model, load_samples
     from napier.orders import orders_document, orders_table
     from napier.output import check_outputs, write_text
+    from napier.width_search import check_tolerance, search_table, search_widths
     from napier.width_sweep import Sweep, parse_range, run_sweep, sweep_table
-    from napier.widths import widths_document, widths_table
+    from napier.widths import proved_widths, widths_document, widths_table
     from simulator.hardware import load_hardware
     from simulator.projection import project_weights
 
-    check_outputs((json_path, results_path), inputs)
+    check_outputs(
+        (json_path, results_path), (*inputs, *([] if labels_path is None else [labels_path]))
+    )
     swept = None if sweep_range is None else parse_range(sweep_range)
     if swept is not None and not inputs:
         raise InputError("--sweep needs samples to run; add --input X.npy")
     if (results_path is not None or orders) and swept is None:
         raise InputError("--results and --orders belong to a sweep; add --sweep A:B")
+    if (tolerance is not None or labels_path is not None) and swept is None:
+        raise InputError("--tolerance and --labels belong to a sweep; add --sweep A:B")
+    if labels_path is not None and tolerance is None:
+        tolerance = 0.0
+    if tolerance is not None:
+        check_tolerance(tolerance)
     network = project_weights(load_model(model), weights)
     machine = None if hardware is None else load_hardware(hardware)
     samples = load_samples(network, inputs) if inputs else None
+    labels = None if labels_path is None or samples is None else load_labels(labels_path, samples)
     with progress_bar() as progress:
         document = widths_document(
             network, activation_range, samples, machine, witness_folder, progress
         )
         if swept is not None and samples is not None:
             swept_machine = machine or load_hardware(DEFAULT_HARDWARE)
-            sweep = Sweep(network, samples, swept_machine, *swept)
+            sweep = Sweep(network, samples, swept_machine, *swept, labels)
             document["sweep"] = run_sweep(sweep, results_path, progress)
+            if tolerance is not None:
+                document["search"] = search_widths(
+                    sweep, document["sweep"]["points"], proved_widths(document),
+                    document["proof"], tolerance, results_path, progress,
+                )  # fmt: skip
             if orders:
                 document["orders"] = orders_document(network, samples, *swept, progress)
     document["model"]["weights"] = weights
@@ -221,6 +246,8 @@ def widths(
     console().print(widths_table(document))
     if "sweep" in document:
         console().print(sweep_table(document["sweep"]))
+    if "search" in document:
+        console().print(search_table(document["search"], document["sweep"]["samples"]))
     if "orders" in document:
         console().print(orders_table(document["orders"]))
     if json_path:

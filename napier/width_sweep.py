@@ -55,6 +55,8 @@ class Sweep:
         Its PE and spilling; width and overflow rule are swept.
     first, last : int
         Narrowest and widest accumulator, both included.
+    labels : (samples,) integer array or None
+        Classes, for the accuracy.
     """
 
     network: Network
@@ -62,27 +64,75 @@ class Sweep:
     hardware: Hardware
     first: int
     last: int
+    labels: Array | None = None
+
+    def machine(self, acc_bits: int, acc_overflow: str) -> Hardware:
+        """Return the hardware with other accumulators."""
+        widths = {"acc_bits": acc_bits, "acc_overflow": acc_overflow}
+        array = self.hardware.array.model_copy(update=widths)
+        return self.hardware.model_copy(update={"array": array})
 
     def points(self) -> Iterator[Hardware]:
         """Hardware of every point, the widest first."""
         for bits in range(self.last, self.first - 1, -1):
             for rule in RULES:
-                array = self.hardware.array.model_copy(
-                    update={"acc_bits": bits, "acc_overflow": rule}
-                )
-                yield self.hardware.model_copy(update={"array": array})
+                yield self.machine(bits, rule)
 
     def key(self) -> Document:
         """All that results depend on besides width and rule."""
         array = self.hardware.array
         parts = (self.network.tensors, self.network.layers, self.network.constants)
+        labels = {} if self.labels is None else {"labels": _digest(self.labels)}
         return {
             "model": _digest(parts),
             "inputs": _digest(self.samples.arrays),
             "serial": self.hardware.serial,
             "spill_interval": array.spill_interval,
             "wide_acc_bits": array.wide_acc_bits if array.spill_interval else None,
+            **labels,
         }
+
+
+class Results:
+    """Finished points of a sweep and trials of a search, in a file where one is named.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    path : str or None
+        Written after every point; read first where it exists.
+
+    Raises
+    ------
+    InputError
+        Where the file holds another sweep's results, or none.
+    """
+
+    def __init__(self, sweep: Sweep, path: str | None) -> None:
+        self.path = path
+        self.document: Document = {
+            "schema": SCHEMA,
+            "key": sweep.key(),
+            "samples": sweep.samples.count,
+            "points": [],
+            "trials": [],
+        }
+        if path is not None and Path(path).exists():
+            earlier = _earlier_results(self.document["key"], path)
+            self.document["points"] = earlier["points"]
+            self.document["trials"] = earlier.get("trials", [])
+
+    def keep(self, kind: str, entry: Document) -> None:
+        """Add a finished entry of "points" or "trials".
+
+        Raises
+        ------
+        OutputError
+            Where the file cannot be written.
+        """
+        self.document[kind].append(entry)
+        if self.path is not None:
+            write_text(self.path, json.dumps(self.document, indent=1) + "\n")
 
 
 def parse_range(text: str) -> tuple[int, int]:
@@ -130,29 +180,23 @@ def run_sweep(
     OutputError
         Where the results cannot be written.
     """
-    document: Document = {
-        "schema": SCHEMA,
-        "key": sweep.key(),
-        "samples": sweep.samples.count,
-        "points": [],
-    }
-    finished = _earlier_points(document["key"], results_path)
+    results = Results(sweep, results_path)
+    finished = {(p["acc_bits"], p["acc_overflow"]): p for p in results.document["points"]}
     machines = list(sweep.points())
-    reference: Array | None = None
+    exact: Array | None = None
+    points = []
     for done, machine in enumerate(machines):
         bits, rule = machine.array.acc_bits, machine.array.acc_overflow
         if progress is not None:
             progress(done, len(machines), f"{bits} bits, {rule}")
         if (bits, rule) not in finished:
-            if reference is None:
-                reference = _exact_outputs(sweep)
-            finished[bits, rule] = _run_point(sweep, machine, reference)
-            if results_path is not None:
-                points = list(finished.values())
-                text = json.dumps({**document, "points": points}, indent=1)
-                write_text(results_path, text + "\n")
-        document["points"].append(finished[bits, rule])
-    return document
+            if exact is None:
+                exact = exact_outputs(sweep)
+            finished[bits, rule] = _run_point(sweep, machine, exact)
+            results.keep("points", finished[bits, rule])
+        points.append(finished[bits, rule])
+    kept = ("schema", "key", "samples")
+    return {**{name: results.document[name] for name in kept}, "points": points}
 
 
 def _digest(value: object) -> str:
@@ -178,20 +222,21 @@ def _pieces(value: object) -> Iterator[bytes]:
         yield f"{value!r};".encode()
 
 
-def _earlier_points(key: Document, path: str | None) -> dict[tuple[int, str], Document]:
-    """Read the points of an earlier call by width and rule."""
-    if path is None or not Path(path).exists():
-        return {}
+def _earlier_results(key: Document, path: str) -> Document:
+    """Read what an earlier call finished."""
     try:
-        earlier = json.loads(Path(path).read_text())
+        earlier: Document = json.loads(Path(path).read_text())
         if earlier["schema"] == SCHEMA and earlier["key"] == key:
-            return {(each["acc_bits"], each["acc_overflow"]): each for each in earlier["points"]}
+            for point in earlier["points"]:
+                point["acc_bits"], point["acc_overflow"]
+            return earlier
     except (ValueError, TypeError, KeyError, OSError):
         raise InputError(
             f"--results {path} does not hold the results of a sweep; name another file"
         ) from None
     raise InputError(
-        f"--results {path} belongs to another model, input, projection or PE; name another file"
+        f"--results {path} belongs to another model, input, projection, PE or labels; name"
+        " another file"
     )
 
 
@@ -203,10 +248,22 @@ def _batches(sweep: Sweep) -> Iterator[list[Array]]:
         yield [array[start : start + BATCH_SAMPLES] for array in sweep.samples.arrays]
 
 
-def _exact_outputs(sweep: Sweep) -> Array:
-    """First output of the golden model for all samples, (samples, codes)."""
+def exact_outputs(sweep: Sweep) -> Array:
+    """First output of the golden model for all samples, (samples, codes).
+
+    Raises
+    ------
+    InputError
+        Labels beyond its classes.
+    """
     outputs = [run_golden(sweep.network, batch).outputs[0] for batch in _batches(sweep)]
-    return _rows(outputs)
+    exact = _rows(outputs)
+    if sweep.labels is not None and sweep.labels.max() >= exact.shape[1]:
+        raise InputError(
+            f"--labels reach {sweep.labels.max()} but the first output of {sweep.network.name} has"
+            f" {exact.shape[1]} classes, 0 to {exact.shape[1] - 1}; give labels of this model"
+        )
+    return exact
 
 
 def _rows(outputs: list[Array]) -> Array:
@@ -215,22 +272,14 @@ def _rows(outputs: list[Array]) -> Array:
 
 def _run_point(sweep: Sweep, hardware: Hardware, exact: Array) -> Document:
     """Run all samples with one accumulator in every layer; sums go on as that leaves them."""
-    counts: dict[int, Array] = {}
-    outputs = []
-    for batch in _batches(sweep):
-        codes, found = _run_batch(sweep.network, batch, hardware)
-        outputs.append(codes)
-        for index, more in found.items():
-            counts[index] = counts.get(index, 0) + more
-    narrow = _rows(outputs)
+    narrow, counts = run_layers(sweep, lambda index: hardware)
     total = np.sum(list(counts.values()), axis=0).tolist()
-    agreeing = narrow.argmax(axis=1) == exact.argmax(axis=1)
     return {
         "acc_bits": hardware.array.acc_bits,
         "acc_overflow": hardware.array.acc_overflow,
         **dict(zip(COUNTS, total, strict=True)),
         "samples_changed": int((narrow != exact).any(axis=1).sum()),
-        "top1_agreement": float(agreeing.mean()),
+        **scores(sweep, narrow, exact),
         "layers": [
             {
                 "index": index,
@@ -242,8 +291,46 @@ def _run_point(sweep: Sweep, hardware: Hardware, exact: Array) -> Document:
     }
 
 
+def run_layers(
+    sweep: Sweep, machine_of: Callable[[int], Hardware]
+) -> tuple[Array, dict[int, Array]]:
+    """Run all samples, every layer on a hardware of its own.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    machine_of : callable
+        The hardware of the layer with this index.
+
+    Returns
+    -------
+    outputs : (samples, codes) array
+        First output.
+    counts : dict of int to (4,) int array
+        `COUNTS` of every layer that multiplies.
+    """
+    counts: dict[int, Array] = {}
+    outputs = []
+    for batch in _batches(sweep):
+        codes, found = _run_batch(sweep.network, batch, machine_of)
+        outputs.append(codes)
+        for index, more in found.items():
+            counts[index] = counts.get(index, 0) + more
+    return _rows(outputs), counts
+
+
+def scores(sweep: Sweep, outputs: Array, exact: Array) -> Document:
+    """Share of samples with the golden model's top-1, and with that of the labels."""
+    choices = outputs.argmax(axis=1)
+    accuracy = None if sweep.labels is None else float(np.mean(choices == sweep.labels))
+    return {
+        "top1_agreement": float(np.mean(choices == exact.argmax(axis=1))),
+        "accuracy": accuracy,
+    }
+
+
 def _run_batch(
-    network: Network, batch: list[Array], hardware: Hardware
+    network: Network, batch: list[Array], machine_of: Callable[[int], Hardware]
 ) -> tuple[Array, dict[int, Array]]:
     """First output of a batch, and the counts of every layer that multiplies."""
     values = dict(zip(network.inputs, batch, strict=True))
@@ -256,7 +343,7 @@ def _run_batch(
         (target,) = layer.outputs
         output = network.tensors[target]
         if isinstance(layer, WeightedLayer):
-            values[target], record = run_weighted(layer, arrays[0], output, hardware)
+            values[target], record = run_weighted(layer, arrays[0], output, machine_of(index))
             counts[index] = np.array([getattr(record, name) for name in COUNTS])
         else:
             values[target] = OPERATORS[type(layer)](layer, arrays, output)
@@ -271,7 +358,12 @@ def sweep_table(document: Document) -> RenderableType:
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("bits", justify="right")
     table.add_column("rule", no_wrap=True)
-    for heading in ("events", "outputs", "transient", "persistent", "changed", "same top-1"):
+    measured = any(point.get("accuracy") is not None for point in document["points"])
+    score, heading_of_score = (
+        ("accuracy", "accuracy") if measured else ("top1_agreement", "same top-1")
+    )
+    headings = ("events", "outputs", "transient", "persistent", "changed", heading_of_score)
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for point in document["points"]:
         table.add_row(
@@ -279,7 +371,7 @@ def sweep_table(document: Document) -> RenderableType:
             point["acc_overflow"],
             *(human(point[name]) for name in COUNTS),
             f"{point['samples_changed']}/{document['samples']}",
-            f"{100 * point['top1_agreement']:.1f}%",
+            f"{100 * point[score]:.1f}%",
             style="green" if point["samples_changed"] == 0 else None,
         )
     return Group(Text(""), table, Text(_narrowest(document)))

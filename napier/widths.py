@@ -160,6 +160,16 @@ def widths_document(
     }
 
 
+def proved_widths(document: Document) -> dict[int, int]:
+    """Bits that every layer needs by its certificate, by index; of the hardware's PE if given."""
+    return {
+        layer["index"]: layer["exact_bits"]
+        if layer["hardware"] is None
+        else layer["hardware"]["bits_needed"]
+        for layer in document["layers"]
+    }
+
+
 def _hardware_entry(hardware: Hardware) -> Document:
     array = hardware.array
     return {

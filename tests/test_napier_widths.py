@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from golden.importers.tflite import load_tflite
 from golden.network import Clamp, Conv2D, Network, Padding, Requantization, Tensor, WeightedLayer
 from golden.operators import OPERATORS, accumulators, post_process
 from golden.run import run as run_golden
-from napier import width_sweep
+from napier import width_search, width_sweep
 from napier.cli import main
 from napier.loading import Samples, shipped_file
 from napier.orders import orders_document
+from napier.width_search import search_widths
 from napier.width_sweep import Sweep, run_sweep
-from napier.widths import observe, widths_document
+from napier.widths import observe, proved_widths, widths_document
 from simulator.certificate_kernels import compare_orders
 from simulator.hardware import hardware_from_dict, load_hardware, to_toml
 
@@ -265,6 +267,8 @@ def test_spilling_hardware_is_certified_for_its_interval() -> None:
         (("--results", "r.json"), "add --sweep A:B"),
         (("--orders",), "add --sweep A:B"),
         (("--weights", "exact:1"), "weights must be"),
+        (("--tolerance", "1"), "--tolerance and --labels belong to a sweep; add --sweep A:B"),
+        (("--labels", "y.npy"), "--tolerance and --labels belong to a sweep; add --sweep A:B"),
     ],
 )
 def test_bad_arguments_get_one_sentence(
@@ -272,6 +276,27 @@ def test_bad_arguments_get_one_sentence(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert sentence in refusal(napier("widths", *arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--tolerance", "-1"), "--tolerance -1 must be 0 to 100 percent points"),
+        (("--tolerance", "nan"), "--tolerance nan must be 0 to 100 percent points"),
+        (("--tolerance", "few"), "few"),
+        (("--labels", "none.npy"), "none.npy: no such file"),
+        (("--labels", "three.npy"), "has shape (3,) but --input holds 2 samples"),
+        (("--labels", "large.npy"), "--labels reach 10 but the first output of digits has 10"),
+    ],
+)
+def test_bad_searches_get_one_sentence(
+    napier: Napier, tmp_path: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
+    np.save(tmp_path / "x.npy", images()[:2])
+    np.save(tmp_path / "three.npy", np.arange(3))
+    np.save(tmp_path / "large.npy", np.array([0, 10]))
+    done = napier("widths", "--input", "x.npy", "--sweep", "19:19", *arguments)
+    assert sentence in refusal(done)
 
 
 def test_projected_weights_are_certified_and_named(napier: Napier) -> None:
@@ -398,6 +423,131 @@ def test_results_of_another_sweep_or_none_are_refused(napier: Napier, tmp_path: 
     (tmp_path / "r.json").write_text("[1]")
     broken = napier("widths", "--input", "x.npy", *arguments)
     assert "does not hold the results of a sweep" in refusal(broken)
+
+
+# -- search ---------------------------------------------------------------------------------------
+
+
+def classes() -> np.ndarray:
+    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
+        return archive["labels"]
+
+
+def searched(
+    sweep: Sweep, tolerance: float, path: str | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The search, and the points of its sweep."""
+    points = run_sweep(sweep, path)["points"]
+    proved = proved_widths(widths_document(sweep.network, "clamp"))
+    return search_widths(sweep, points, proved, True, tolerance, path), points
+
+
+def golden_score(sweep: Sweep, bits: dict[int, int], rule: Any) -> float:
+    """Accuracy with golden accumulators, each layer in a width of its own."""
+    network, values = sweep.network, {sweep.network.inputs[0]: sweep.samples.arrays[0]}
+    for index, layer in enumerate(network.layers):
+        arrays, output = [values[i] for i in layer.inputs], network.tensors[layer.outputs[0]]
+        if isinstance(layer, WeightedLayer):
+            found = accumulate_layer(layer, arrays[0], Accumulator(bits[index], rule))
+            codes = post_process(layer, found.value, output)
+            values[layer.outputs[0]] = codes.reshape(-1, *output.shape[1:])
+        else:
+            values[layer.outputs[0]] = OPERATORS[type(layer)](layer, arrays, output)
+    return float(np.mean(values[network.outputs[0]].argmax(axis=1) == sweep.labels))
+
+
+def test_a_search_finds_widths_whose_golden_accuracy_is_within_the_tolerance() -> None:
+    sweep = replace(swept(16, 19, count=40), labels=classes()[:40])
+    search, points = searched(sweep, 5)
+    assert search["measure"] == "accuracy"
+    indices = [layer["index"] for layer in search["layers"]]
+    proved = [layer["proved_bits"] for layer in search["layers"]]
+    exact = run_golden(digits(), sweep.samples.arrays[0]).outputs[0]
+    assert search["reference"] == np.mean(exact.argmax(axis=1) == sweep.labels)
+    for rule in search["rules"]:
+        good = {
+            point["acc_bits"]: 100 * (search["reference"] - point["accuracy"]) <= 5 + 1e-9
+            for point in points
+            if point["acc_overflow"] == rule["acc_overflow"]
+        }
+        uniform, greedy = rule["uniform"]["layer_bits"], rule["greedy"]["layer_bits"]
+        assert good[uniform[0]]
+        assert all(good[bits] for bits in good if bits > uniform[0])
+        assert not good.get(uniform[0] - 1, False)
+        assert all(g <= min(u, p) for g, u, p in zip(greedy, uniform, proved, strict=True))
+        assert sum(greedy) < sum(uniform)
+        widths = dict(zip(indices, greedy, strict=True))
+        score = golden_score(sweep, widths, rule["acc_overflow"])
+        assert rule["greedy"]["score"] == score
+        assert 100 * (search["reference"] - score) <= 5 + 1e-9
+
+
+def test_accumulator_energy_is_steps_times_bits_times_the_table() -> None:
+    search, _ = searched(swept(19, 19, count=2), 0)
+    assert search["measure"] == "top1_agreement"
+    assert search["reference"] == 1.0
+    for entry in (search["proved"], search["rules"][0]["greedy"]):
+        # horowitz45: 3.2 fJ for a bit added, 9 fJ for a bit of register.
+        expected = sum(
+            layer["steps"] * bits * 12.2e-3
+            for layer, bits in zip(search["layers"], entry["layer_bits"], strict=True)
+        )
+        assert entry["accumulator_pj"] == pytest.approx(expected)
+    assert search["layers"][0]["steps"] == 8 * 8 * 8 * 9  # stem: one product for each MAC
+
+
+def test_a_sweep_wholly_outside_the_tolerance_finds_nothing_and_says_so(
+    napier: Napier, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", images()[:20])
+    arguments = ("--input", "x.npy", "--sweep", "10:10", "--tolerance", "0")
+    document = document_of(napier, *arguments)
+    assert [rule["uniform"] for rule in document["search"]["rules"]] == [None, None]
+    done = napier("widths", *arguments)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "wrap: the widest accumulator of the sweep is outside the tolerance" in done.stdout
+
+
+def test_a_killed_search_continues_where_it_stopped_and_runs_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sweep = str(tmp_path / "r.json"), replace(swept(18, 19), labels=classes()[:12])
+    whole, _ = searched(sweep, 0)
+    real, ran = width_search.run_layers, []
+
+    def counted(sweep: Sweep, machine_of: Any) -> Any:
+        if len(ran) == 4:
+            raise KeyboardInterrupt
+        ran.append(0)
+        return real(sweep, machine_of)
+
+    monkeypatch.setattr(width_search, "run_layers", counted)
+    with pytest.raises(KeyboardInterrupt):
+        searched(sweep, 0, path)
+    kept = json.loads(Path(path).read_text())
+    assert len(kept["trials"]) == 4
+    monkeypatch.setattr(width_search, "run_layers", real)
+    assert searched(sweep, 0, path)[0] == whole
+    after = json.loads(Path(path).read_text())["trials"]
+    assert after[:4] == kept["trials"]
+    assert len({json.dumps([t["acc_overflow"], t["layer_bits"]]) for t in after}) == len(after)
+    monkeypatch.setattr(width_search, "run_layers", None)  # nothing is left to run
+    assert searched(sweep, 0, path)[0] == whole
+
+
+def test_the_search_is_printed_in_80_columns_and_called_no_proof(
+    napier: Napier, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", images()[:12])
+    np.save(tmp_path / "y.npy", classes()[:12])
+    arguments = ("--input", "x.npy", "--sweep", "18:19", "--hardware", "nhot2_16x16")
+    done = napier("widths", *arguments, "--labels", "y.npy")  # the tolerance defaults to 0
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    text = " ".join(done.stdout.split())
+    assert "at most 0 percent points below 100.0% accuracy" in text
+    assert "observed, not proved" in text
+    assert "not an optimum" in text
 
 
 # -- orders ---------------------------------------------------------------------------------------
