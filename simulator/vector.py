@@ -1,4 +1,4 @@
-"""What the layers without weights compute (rule T7), stated independently of `golden.operators`.
+"""What layers without weights compute (rules V), stated independently of `golden.operators`.
 
 Each function takes the layer, its input arrays (batch first, the batch free) and the tensor it
 writes, and returns that tensor's codes. Element-wise arithmetic runs in `simulator.kernels`.
