@@ -169,6 +169,8 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
 @click.option("--labels", "labels_path", metavar="Y.npy", help="Classes of --input, from 0.")
 @click.option("--orders", is_flag=True, help="Sweep orders of addition too.")
 @click.option("--witness", "witness_folder", metavar="DIR", help="Write worst-case inputs there.")
+@click.option("--plot", "plot_path", metavar="FILE", help="Bounds and sums (png, svg, pdf).")
+@click.option("--layer", "plot_layer", metavar="L", help="Whose sums --plot shows [widest].")
 @click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
 def widths(
     model: str | None,
@@ -182,6 +184,8 @@ def widths(
     labels_path: str | None,
     orders: bool,
     witness_folder: str | None,
+    plot_path: str | None,
+    plot_layer: str | None,
     json_path: str | None,
 ) -> None:
     """Accumulator widths that are safe for MODEL, proved from its weights.
@@ -193,20 +197,31 @@ def widths(
     what overflows and what changes. --results keeps finished points; call again to continue.
     --tolerance finds the smallest width of the sweep, and by a greedy search smaller ones for each
     layer, at which accuracy (without --labels: agreement of the top-1) falls by at most T points.
+    --plot draws the bounds of every layer and, with --input, the sums of one.
     --orders compares the declared order with sorted addends and with a tree of adders.
     """
+    from golden.network import WeightedLayer
     from napier.fitting import load_labels
     from napier.loading import load_model, load_samples
     from napier.orders import orders_document, orders_table
-    from napier.output import check_outputs, write_text
+    from napier.output import check_outputs, replacing, write_text
+    from napier.width_plots import widths_figure
     from napier.width_search import check_tolerance, search_table, search_widths
     from napier.width_sweep import Sweep, parse_range, run_sweep, sweep_table
-    from napier.widths import proved_widths, widths_document, widths_table
+    from napier.widths import (
+        find_layer,
+        proved_widths,
+        sums_histogram,
+        widest_layer,
+        widths_document,
+        widths_table,
+    )
     from simulator.hardware import load_hardware
     from simulator.projection import project_weights
 
     check_outputs(
-        (json_path, results_path), (*inputs, *([] if labels_path is None else [labels_path]))
+        (json_path, results_path, plot_path),
+        (*inputs, *([] if labels_path is None else [labels_path])),
     )
     swept = None if sweep_range is None else parse_range(sweep_range)
     if swept is not None and not inputs:
@@ -219,7 +234,20 @@ def widths(
         tolerance = 0.0
     if tolerance is not None:
         check_tolerance(tolerance)
+    figure_format = None if plot_path is None else check_figure_format(plot_path)
+    if plot_layer is not None and (plot_path is None or not inputs):
+        raise InputError(
+            "--layer chooses whose sums a figure shows; add --plot F.png --input X.npy"
+        )
     network = project_weights(load_model(model), weights)
+    if not any(isinstance(layer, WeightedLayer) for layer in network.layers) and (
+        swept is not None or plot_path is not None
+    ):
+        raise InputError(
+            f"{network.name} has no layer that multiplies, so there is nothing to sweep or plot;"
+            " leave --sweep and --plot out"
+        )
+    shown = None if plot_layer is None else find_layer(network, plot_layer)
     machine = None if hardware is None else load_hardware(hardware)
     samples = load_samples(network, inputs) if inputs else None
     labels = None if labels_path is None or samples is None else load_labels(labels_path, samples)
@@ -238,7 +266,14 @@ def widths(
                 )  # fmt: skip
             if orders:
                 document["orders"] = orders_document(network, samples, *swept, progress)
+    if plot_path is not None and samples is not None:
+        index = widest_layer(document) if shown is None else shown
+        document["histogram"] = sums_histogram(network, samples, index)
     document["model"]["weights"] = weights
+    if plot_path is not None:
+        figure = widths_figure(document)
+        with replacing(plot_path) as file:
+            figure.savefig(file, format=figure_format, dpi=150)
     text = json.dumps(document, indent=1) + "\n"
     if json_path == "-":
         click.echo(text, nl=False)

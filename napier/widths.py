@@ -335,6 +335,78 @@ def _bits(low: Array, high: Array) -> list[int]:
     ]
 
 
+def find_layer(network: Network, wanted: str) -> int:
+    """Return the index of the layer that multiplies and has this name or index.
+
+    Raises
+    ------
+    InputError
+        There is none, or several have the name.
+    """
+    found = {i: x.name for i, x in enumerate(network.layers) if isinstance(x, WeightedLayer)}
+    if wanted.isdecimal() and int(wanted) in found:
+        return int(wanted)
+    named = [index for index, name in found.items() if name == wanted]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise InputError(
+            f"--layer {wanted} names {len(named)} layers; give one of their numbers"
+            f" {', '.join(map(str, named[:NAMED_LAYERS]))}"
+        )
+    listed = [f"{index} {name}" for index, name in list(found.items())[:NAMED_LAYERS]]
+    more = len(found) - len(listed)
+    raise InputError(
+        f"--layer {wanted} is no layer of {network.name} that multiplies; use the number or name of"
+        f" one: {', '.join(listed + [f'{more} more'] * (more > 0))}"
+    )
+
+
+def widest_layer(document: Document) -> int:
+    """Index of the layer whose certificate needs most bits, the first of several."""
+    proved = proved_widths(document)
+    return max(proved, key=lambda index: proved[index])
+
+
+def sums_histogram(network: Network, samples: Samples, index: int) -> Document:
+    """Count the final sums of one layer by their sign and the bits that they need.
+
+    Parameters
+    ----------
+    network : Network
+    samples : Samples
+    index : int
+        A layer that multiplies.
+
+    Returns
+    -------
+    dict
+        index, name, bits (1, 2 ... up to the widest), and for each of them `negative` and
+        `not_negative`: the sums that need exactly so many bits.
+    """
+    layer = network.layers[index]
+    assert isinstance(layer, WeightedLayer)
+    unlimited = _unlimited(load_hardware("mac16x16"))
+    powers = 1 << np.arange(62, dtype=np.int64)
+    counts = np.zeros((2, len(powers) + 1), dtype=np.int64)
+    for start in range(0, samples.count, BATCH_SAMPLES):
+        batch = [array[start : start + BATCH_SAMPLES] for array in samples.arrays]
+        tensors = run_golden(network, batch, keep_tensors=True).tensors
+        sums = accumulate(layer, tensors[layer.inputs[0]], unlimited).value.reshape(-1)
+        magnitudes = np.where(sums < 0, -sums - 1, sums)
+        lengths = np.searchsorted(powers, magnitudes, side="right")
+        for side, chosen in enumerate((sums < 0, sums >= 0)):
+            counts[side] += np.bincount(lengths[chosen], minlength=counts.shape[1])
+    used = int(np.flatnonzero(counts.any(axis=0))[-1]) + 1
+    return {
+        "index": index,
+        "name": layer.name,
+        "bits": list(range(1, used + 1)),
+        "negative": counts[0, :used].tolist(),
+        "not_negative": counts[1, :used].tolist(),
+    }
+
+
 # -- witnesses ------------------------------------------------------------------------------------
 
 

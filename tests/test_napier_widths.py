@@ -23,9 +23,16 @@ from napier import width_search, width_sweep
 from napier.cli import main
 from napier.loading import Samples, shipped_file
 from napier.orders import orders_document
+from napier.width_plots import widths_figure
 from napier.width_search import search_widths
 from napier.width_sweep import Sweep, run_sweep
-from napier.widths import observe, proved_widths, widths_document
+from napier.widths import (
+    observe,
+    proved_widths,
+    sums_histogram,
+    widest_layer,
+    widths_document,
+)
 from simulator.certificate_kernels import compare_orders
 from simulator.hardware import hardware_from_dict, load_hardware, to_toml
 
@@ -268,6 +275,9 @@ def test_spilling_hardware_is_certified_for_its_interval() -> None:
         (("--orders",), "add --sweep A:B"),
         (("--weights", "exact:1"), "weights must be"),
         (("--tolerance", "1"), "--tolerance and --labels belong to a sweep; add --sweep A:B"),
+        (("--plot", "f.bmp"), "'bmp' is not a figure format"),
+        (("--layer", "stem"), "--layer chooses whose sums a figure shows"),
+        (("--plot", "f.png", "--layer", "stem"), "--layer chooses whose sums a figure shows"),
         (("--labels", "y.npy"), "--tolerance and --labels belong to a sweep; add --sweep A:B"),
     ],
 )
@@ -284,6 +294,7 @@ def test_bad_arguments_get_one_sentence(
         (("--tolerance", "-1"), "--tolerance -1 must be 0 to 100 percent points"),
         (("--tolerance", "nan"), "--tolerance nan must be 0 to 100 percent points"),
         (("--tolerance", "few"), "few"),
+        (("--plot", "f.png", "--layer", "6"), "--layer 6 is no layer of digits that multiplies"),
         (("--labels", "none.npy"), "none.npy: no such file"),
         (("--labels", "three.npy"), "has shape (3,) but --input holds 2 samples"),
         (("--labels", "large.npy"), "--labels reach 10 but the first output of digits has 10"),
@@ -423,6 +434,84 @@ def test_results_of_another_sweep_or_none_are_refused(napier: Napier, tmp_path: 
     (tmp_path / "r.json").write_text("[1]")
     broken = napier("widths", "--input", "x.npy", *arguments)
     assert "does not hold the results of a sweep" in refusal(broken)
+
+
+def test_a_network_that_multiplies_nothing_has_nothing_to_sweep_or_plot(
+    napier: Napier, tmp_path: Path
+) -> None:
+    whole = ternary_network()
+    clamps = Network("clamps", whole.tensors[:2], whole.layers[:1], (0,), (1,))
+    save_network(clamps, tmp_path / "clamps.npz")
+    np.save(tmp_path / "x.npy", np.zeros((1, 5, 5, 96), np.int8))
+    assert "no layer multiplies" in napier("widths", "clamps.npz").stdout
+    for arguments in (("--sweep", "8:8", "--input", "x.npy"), ("--plot", "f.png")):
+        assert "nothing to sweep or plot" in refusal(napier("widths", "clamps.npz", *arguments))
+
+
+# -- figure ---------------------------------------------------------------------------------------
+
+
+def test_the_histogram_counts_every_final_sum_by_sign_and_width() -> None:
+    network, x = digits(), images()[:20]  # more than one batch
+    index = next(i for i, layer in enumerate(network.layers) if layer.name == "reduce")
+    found = sums_histogram(network, Samples((x,), "images"), index)
+    layer = network.layers[index]
+    source = run_golden(network, x, keep_tensors=True).tensors[layer.inputs[0]]
+    sums = accumulators(layer, source).reshape(-1).tolist()
+    assert found["name"] == "reduce"
+    for bits, negative, not_negative in zip(
+        found["bits"], found["negative"], found["not_negative"], strict=True
+    ):
+        # bits_needed counts 0 as held by one bit, so it is the width of the sum alone.
+        assert negative == sum(s < 0 and bits_needed(s, 0) == bits for s in sums)
+        assert not_negative == sum(s >= 0 and bits_needed(0, s) == bits for s in sums)
+    assert sum(found["negative"]) + sum(found["not_negative"]) == len(sums)
+
+
+def test_the_figure_marks_every_bound_and_both_limits_of_the_sums() -> None:
+    network, samples = digits(), Samples((images()[:3],), "images")
+    document = widths_document(network, "clamp", samples, load_hardware("nhot2_16x16"))
+    index = widest_layer(document)
+    document["histogram"] = sums_histogram(network, samples, index)
+    bounds, sums = widths_figure(document).axes
+    _, labels = bounds.get_legend_handles_labels()
+    assert labels == ["datatype bound", "l1 bound", "exact", "observed", "nhot2_16x16"]
+    names = [layer["name"] for layer in document["layers"]]
+    assert [text.get_text().split()[1] for text in bounds.get_yticklabels()] == names
+    drawn = {marks.get_label(): marks.get_offsets()[:, 0].tolist() for marks in bounds.collections}
+    assert drawn["exact"] == [layer["term_bits"] for layer in document["layers"]]  # a serial PE
+    for label, name in (("datatype bound", "datatype_bits"), ("observed", "observed_bits")):
+        assert drawn[label] == [layer[name] for layer in document["layers"]]
+    proved = next(x["term_bits"] for x in document["layers"] if x["index"] == index)
+    _, labels = sums.get_legend_handles_labels()
+    assert labels == [f"proved: {proved} bits", "nhot2_16x16: 24 bits"]
+    limits = [line.get_xdata()[0] for line in sums.lines]
+    assert limits == [proved + 0.5, -proved - 0.5, 24.5, -24.5]
+    low, high = sums.get_xlim()
+    assert low < -24.5
+    assert high > 24.5
+
+
+def test_sums_of_spilling_hardware_are_held_by_the_wide_accumulator() -> None:
+    samples = Samples((images()[:1],), "images")
+    hardware = narrowed("mac4x4", acc_bits=18, spill_interval=2)
+    document = widths_document(digits(), "clamp", samples, hardware)
+    index = widest_layer(document)
+    document["histogram"] = sums_histogram(digits(), samples, index)
+    _, sums = widths_figure(document).axes
+    _, labels = sums.get_legend_handles_labels()
+    needed = next(x["exact_bits"] for x in document["layers"] if x["index"] == index)
+    assert labels == [f"proved: {needed} bits", "narrow: 32 bits"]
+
+
+def test_the_figure_is_written_in_the_format_of_its_ending(napier: Napier, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", images()[:2])
+    assert napier("widths", "--plot", "f.png").returncode == 0
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    arguments = ("--plot", "f.svg", "--input", "x.npy", "--layer", "stem")
+    document = document_of(napier, *arguments)
+    assert document["histogram"]["name"] == "stem"
+    assert "<svg" in (tmp_path / "f.svg").read_text()
 
 
 # -- search ---------------------------------------------------------------------------------------
