@@ -147,6 +147,7 @@ def search_widths(
         "reference": reference,
         "method": METHOD,
         "energy_table": run.energy_table.name,
+        "proof": is_proof,
         "layers": [
             {
                 "index": index,
@@ -225,7 +226,8 @@ def _lower(
 
 def search_table(search: Document, samples: int) -> RenderableType:
     """Show what each choice of widths costs, then every layer's width; fits 80 columns."""
-    rows: list[tuple[str, str, Document]] = [("proved, one width", "both", search["proved"])]
+    basis = "proved" if search["proof"] else "seen"
+    rows: list[tuple[str, str, Document]] = [(f"{basis}, one width", "both", search["proved"])]
     for rule in search["rules"]:
         if rule["uniform"] is not None:
             rows += [(name, rule["acc_overflow"], rule[name]) for name in ("uniform", "greedy")]
@@ -270,7 +272,11 @@ def _layers_table(search: Document) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("#", justify="right", style="dim", no_wrap=True)
     table.add_column("layer", no_wrap=True)
-    for heading in ("steps", "proved", *(rule["acc_overflow"] for rule in found)):
+    for heading in (
+        "steps",
+        "proved" if search["proof"] else "seen",
+        *(rule["acc_overflow"] for rule in found),
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for position, layer in enumerate(search["layers"]):
         table.add_row(

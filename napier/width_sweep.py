@@ -229,6 +229,13 @@ def _earlier_results(key: Document, path: str) -> Document:
         if earlier["schema"] == SCHEMA and earlier["key"] == key:
             for point in earlier["points"]:
                 point["acc_bits"], point["acc_overflow"]
+            for trial in earlier.get("trials", []):
+                (
+                    trial["acc_overflow"],
+                    trial["layer_bits"],
+                    trial["top1_agreement"],
+                    trial["accuracy"],
+                )
             return earlier
     except (ValueError, TypeError, KeyError, OSError):
         raise InputError(

@@ -624,6 +624,17 @@ def test_a_killed_search_continues_where_it_stopped_and_runs_nothing_twice(
     assert searched(sweep, 0, path)[0] == whole
 
 
+def test_widths_of_a_calibration_are_not_called_proved_in_a_search(
+    napier: Napier, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", images()[:4])
+    arguments = ("--activation-range", "calibrated", "--input", "x.npy", "--sweep", "19:19")
+    done = napier("widths", *arguments, "--tolerance", "0")
+    assert done.returncode == 0, done.stderr
+    assert "seen, one width" in done.stdout
+    assert "proved, one width" not in done.stdout
+
+
 def test_the_search_is_printed_in_80_columns_and_called_no_proof(
     napier: Napier, tmp_path: Path
 ) -> None:
