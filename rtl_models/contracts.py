@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from golden.errors import InputError, ToolError
 from rtl_models.parameters import engine_parameters, top_parameters
 from rtl_models.runner import find_tool, run_yosys
-from rtl_models.sources import VERILOG, modules, sources
+from rtl_models.sources import VERILOG, modules_named_in, sources
 from simulator.hardware import Hardware, hardware_from_dict
 from simulator.stepped import array_config, reset_array
 from simulator.stepped_kernels import accumulate, hand_over
@@ -110,14 +110,18 @@ def replace_module(contract: str, files: Sequence[Path], hardware: Hardware) -> 
             " rename yours"
         )
     parameters = contract_parameters(contract, hardware)
-    merged = (
-        *(path.resolve() for path in files),
-        *(VERILOG / f"{name}.v" for name in modules() if name not in defined),
-    )
-    _check_parameters(module, parameters, merged)
+    used = {name for path in files for name in modules_named_in(path)} - defined
+    inside = _with_ours(files, defined, *used)
+    _check_parameters(module, parameters, inside)
     expected = _ports(module, parameters, sources(module))
-    _check_ports(module, expected, _ports(module, parameters, merged))
-    return merged
+    _check_ports(module, expected, _ports(module, parameters, inside))
+    return _with_ours(files, defined, *used, module if contract == "top" else ENGINE)
+
+
+def _with_ours(files: Sequence[Path], defined: set[str], *tops: str) -> tuple[Path, ...]:
+    """Give the user's files and those of our modules from `tops` down that they do not define."""
+    ours = (path for path in sources(*tops) if path.stem not in defined)
+    return (*(path.resolve() for path in files), *ours)
 
 
 def contract_parameters(contract: str, hardware: Hardware) -> dict[str, int]:
@@ -152,14 +156,9 @@ def _needed_by_others(module: str) -> set[str]:
     """Modules of ours that the engine needs also without `module`."""
     inside = {path.stem for path in sources(module)}
     outside = {path.stem for path in sources(ENGINE)} - inside
-    named = {word for name in outside for word in _words(name)}
+    named = {word for name in outside for word in modules_named_in(VERILOG / f"{name}.v")}
     shared = (named & inside) - {module}
     return outside | {path.stem for path in (sources(*shared) if shared else ())}
-
-
-def _words(module: str) -> set[str]:
-    text = (VERILOG / f"{module}.v").read_text(encoding="utf-8")
-    return set(re.findall(r"\w+", re.sub(r"//[^\n]*", "", text)))
 
 
 def _yosys(files: Sequence[Path], commands: str) -> dict[str, Any]:

@@ -35,15 +35,20 @@ def sources(*tops: str) -> tuple[Path, ...]:
     ValueError
         Where there is no such module.
     """
-    known = set(modules())
+    known = modules()
     found: set[str] = set()
     waiting = list(tops)
     while waiting:
         name = waiting.pop()
         if name not in known:
-            raise ValueError(f"no Verilog module {name!r}; there are {', '.join(sorted(known))}")
+            raise ValueError(f"no Verilog module {name!r}; there are {', '.join(known)}")
         if name not in found:
             found.add(name)
-            text = _COMMENT.sub("", (VERILOG / f"{name}.v").read_text(encoding="utf-8"))
-            waiting += set(re.findall(r"\w+", text)) & known
+            waiting += modules_named_in(VERILOG / f"{name}.v")
     return tuple(VERILOG / f"{name}.v" for name in sorted(found))
+
+
+def modules_named_in(file: Path) -> set[str]:
+    """Names of our modules in the text of a Verilog file, comments aside."""
+    text = _COMMENT.sub("", file.read_text(encoding="utf-8"))
+    return set(re.findall(r"\w+", text)) & set(modules())
