@@ -38,7 +38,7 @@ def store(script: Path) -> None:
 
 
 def main() -> None:
-    """Store the notebooks that the command line names.
+    """Store the notebooks that the command line names."""
     warnings.simplefilter("ignore")  # Jupyter's own client warns about ports and event loops
     names = sys.argv[1:] or sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
     for name in names:
