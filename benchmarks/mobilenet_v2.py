@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from golden.multipliers import quantize_multiplier
 from golden.network import (
     Add,
     Conv2D,
@@ -21,7 +22,6 @@ from golden.network import (
     Requantization,
     Tensor,
 )
-from golden.quantization import quantize_multiplier
 
 BLOCKS = (  # expansion, channels, repeats, first stride
     (1, 16, 1, 1),

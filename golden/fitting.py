@@ -27,9 +27,9 @@ from golden.certificates import MAX_BITS, Certificate, certify, operand_range
 from golden.check import SHIFT_RANGES, check_network
 from golden.errors import InputError
 from golden.formats import Int64Array, IntFormat, bits_needed
+from golden.multipliers import requantization
 from golden.network import Conv2D, Network, Requantization, Tensor, WeightedLayer
 from golden.operators import OPERATORS, operands, pad_image
-from golden.quantization import requantization
 from golden.ranges import ActivationRange, Range, clamp_ranges, datatype_range
 from golden.run import run
 

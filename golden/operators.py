@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from golden.arithmetic import INT32, doubling_high_multiply, requantize, rounding_right_shift, wrap
 from golden.errors import InputError
 from golden.formats import Int64Array
+from golden.multipliers import CODE_FORMATS
 from golden.network import (
     DTYPES,
     Add,
@@ -42,7 +43,6 @@ from golden.network import (
     Tensor,
     WeightedLayer,
 )
-from golden.quantization import CODE_FORMATS
 
 Array = NDArray[Any]
 Inputs = Sequence[Array]
@@ -239,7 +239,7 @@ def max_pool2d(layer: MaxPool2D, inputs: Inputs, output: Tensor) -> Array:
 def mean(layer: Mean, inputs: Inputs, output: Tensor) -> Array:
     """Mean over `layer.axes`; the division is part of the requantization.
 
-    `golden.quantization.mean_requantization` prepares it.
+    `golden.multipliers.mean_requantization` prepares it.
     """
     x = inputs[0].astype(np.int64) - layer.input_zero_point
     total = x.sum(axis=layer.axes, keepdims=layer.keep_dims)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.files import save_arrays, save_network
+from golden.multipliers import activation_range, add_parameters, convolution_requantization
 from golden.network import (
     Add,
     AveragePool2D,
@@ -34,7 +35,6 @@ from golden.network import (
     Reshape,
     Tensor,
 )
-from golden.quantization import activation_range, add_parameters, convolution_requantization
 from golden.run import run
 
 FloatArray = NDArray[np.float64]

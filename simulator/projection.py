@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from golden.check import check_network
 from golden.errors import InputError
+from golden.multipliers import requantization
 from golden.network import Network, Requantization, WeightedLayer
-from golden.quantization import requantization
 
 INT8_MAX_EXPONENT = 7
 """Largest power of two of an n-hot int8 weight: 127 = 128 - 1 is 2-hot."""

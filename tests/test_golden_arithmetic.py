@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golden import quantization
+from golden import multipliers
 from golden.arithmetic import (
     doubling_high_multiply,
     requantize,
@@ -142,30 +142,30 @@ def test_per_channel_requantization_follows_the_channel_axis():
 @exact
 @given(st.floats(2**-40, 2.0**20, allow_nan=False))
 def test_quantize_multiplier_is_the_nearest(real):
-    assert quantization.quantize_multiplier(real) == naive.quantize_multiplier(real)
+    assert multipliers.quantize_multiplier(real) == naive.quantize_multiplier(real)
 
 
 def test_quantize_multiplier_known_values():
     # Source: TensorFlow Lite's quantization_util.
-    assert quantization.quantize_multiplier(1 / 32) == (2**30, -4)
-    assert quantization.quantize_multiplier(0.0003) == (1319413953, -11)
-    assert quantization.quantize_multiplier(1.5) == (1610612736, 1)
-    assert quantization.quantize_multiplier(0.0) == (0, 0)
+    assert multipliers.quantize_multiplier(1 / 32) == (2**30, -4)
+    assert multipliers.quantize_multiplier(0.0003) == (1319413953, -11)
+    assert multipliers.quantize_multiplier(1.5) == (1610612736, 1)
+    assert multipliers.quantize_multiplier(0.0) == (0, 0)
 
 
 def test_quantize_multiplier_carries_where_the_fraction_rounds_to_one():
-    assert quantization.quantize_multiplier(math.nextafter(1.0, 0.0)) == (2**30, 1)
+    assert multipliers.quantize_multiplier(math.nextafter(1.0, 0.0)) == (2**30, 1)
 
 
 def test_quantize_multiplier_flushes_what_would_shift_everything_out():
-    assert quantization.quantize_multiplier(2.0**-32) == (2**30, -31)
-    assert quantization.quantize_multiplier(2.0**-33) == (0, 0)
+    assert multipliers.quantize_multiplier(2.0**-32) == (2**30, -31)
+    assert multipliers.quantize_multiplier(2.0**-33) == (0, 0)
 
 
 @pytest.mark.parametrize("real", [-1.0, math.inf, math.nan])
 def test_quantize_multiplier_refuses_what_is_no_scale(real):
     with pytest.raises(ModelError, match="must be finite and not negative"):
-        quantization.quantize_multiplier(real)
+        multipliers.quantize_multiplier(real)
 
 
 @pytest.mark.parametrize(
@@ -179,63 +179,63 @@ def test_quantize_multiplier_refuses_what_is_no_scale(real):
     ],
 )
 def test_activation_ranges(activation, expected):
-    assert quantization.activation_range(activation, "int8", 0.05, -108) == expected
+    assert multipliers.activation_range(activation, "int8", 0.05, -108) == expected
 
 
 def test_activation_range_divides_in_float32():
     # The exact quotient 6 / scale lies below 24.5, the float32 quotient is the tie 24.5.
     scale = float(np.float32(6.0 / 24.5))
     assert naive.half_away(naive.Fraction(6) / naive.Fraction(scale)) == 24
-    assert quantization.activation_range("relu6", "int16", scale, 0) == (0, 25)
+    assert multipliers.activation_range("relu6", "int16", scale, 0) == (0, 25)
 
 
 def test_mean_folds_the_count_into_the_multiplier():
     # One half is (2**30, 0); over 4 elements 4 * 2**30 // 4 at -2, over 3 2 * 2**30 // 3 at -1.
     for count, expected in [(1, (2**30, 0)), (4, (2**30, -2)), (3, (2**31 // 3, -1))]:
-        prepared = quantization.mean_requantization(0.5, 1.0, count)
+        prepared = multipliers.mean_requantization(0.5, 1.0, count)
         assert (prepared.multiplier[0], prepared.shift[0]) == expected
 
 
 def test_mean_never_shifts_right_by_more_than_31():
     # 2**-29 is (2**30, -28): of the six bits of 64 only three go to the shift.
-    prepared = quantization.mean_requantization(2.0**-29, 1.0, 64)
+    prepared = multipliers.mean_requantization(2.0**-29, 1.0, 64)
     assert (prepared.multiplier[0], prepared.shift[0]) == (2**30 * 8 // 64, -31)
 
 
 def test_softmax_parameters_by_hand():
     # 2**-4 * 2**26 = 2**22, so multiplier 2**30 at shift 23, and 31 * 2**26 >> 23 = 248.
-    assert quantization.softmax_parameters(1.0, 2.0**-4, "int8") == quantization.SoftmaxParameters(
+    assert multipliers.softmax_parameters(1.0, 2.0**-4, "int8") == multipliers.SoftmaxParameters(
         2**30, 23, -248
     )
 
 
 def test_softmax_refuses_a_vanishing_scale():
     with pytest.raises(ModelError, match="softmax needs"):
-        quantization.softmax_parameters(1.0, 2.0**-27, "int8")
+        multipliers.softmax_parameters(1.0, 2.0**-27, "int8")
 
 
 def test_add_parameters_use_the_larger_scale_twice():
     # 0.5 / (2 * 0.5) = 1/2, 0.25 / 1 = 1/4, 1 / (2**20 * 1) = 2**-20.
-    prepared = quantization.add_parameters(0.5, 0.25, 1.0, "int8")
+    prepared = multipliers.add_parameters(0.5, 0.25, 1.0, "int8")
     assert prepared.left_shift == 20
     pairs = [
         (int(r.multiplier[0]), int(r.shift[0]))
         for r in (*prepared.input_requantizations, prepared.output_requantization)
     ]
     assert pairs == [(2**30, 0), (2**30, -1), (2**30, -19)]
-    assert quantization.add_parameters(0.5, 0.25, 1.0, "int16").left_shift == 15
+    assert multipliers.add_parameters(0.5, 0.25, 1.0, "int16").left_shift == 15
 
 
 def test_add_refuses_an_output_scale_that_overflows_the_sum():
     with pytest.raises(ModelError, match="between 0 and 1"):
-        quantization.add_parameters(1.0, 1.0, 2.0**-20, "int8")
+        multipliers.add_parameters(1.0, 1.0, 2.0**-20, "int8")
 
 
 def test_uint8_convolution_takes_the_scale_product_in_float32():
     # 0.1f * 0.3f rounds differently in float32 and in double.
     a, b = float(np.float32(0.1)), float(np.float32(0.3))
-    single = quantization.convolution_requantization(a, [b], 1.0, float32_product=True)
-    double = quantization.convolution_requantization(a, [b], 1.0)
+    single = multipliers.convolution_requantization(a, [b], 1.0, float32_product=True)
+    double = multipliers.convolution_requantization(a, [b], 1.0)
     assert (
         single.multiplier[0] == naive.quantize_multiplier(float(np.float32(a) * np.float32(b)))[0]
     )

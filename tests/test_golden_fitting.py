@@ -13,9 +13,9 @@ from golden.certificates import certify
 from golden.errors import InputError
 from golden.fitting import METHODS, fit_network
 from golden.formats import bits_needed
+from golden.multipliers import requantization
 from golden.network import Conv2D, DepthwiseConv2D, FullyConnected, Network, Padding, Tensor
 from golden.operators import accumulators, operands
-from golden.quantization import requantization
 from golden.ranges import clamp_ranges
 from golden.run import run
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import golden.operators
-from golden import quantization
+from golden import multipliers
 from golden.errors import InputError
 from golden.network import (
     Add,
@@ -35,7 +35,7 @@ from golden.operators import OPERATORS, accumulators
 from golden.run import run
 
 exact = settings(deadline=None, derandomize=True, max_examples=60)
-IDENTITY = quantization.identity_requantization()
+IDENTITY = multipliers.identity_requantization()
 INT8 = {"activation_min": -128, "activation_max": 127}
 HALF = Requantization(np.array([2**30], np.int32), np.array([0], np.int32))
 
@@ -191,7 +191,7 @@ def test_average_pool_rounds_half_away_from_zero():
 def test_mean_rescales_the_sum_of_operands():
     # (1 + 2 + 3 + 4 - 4 * 1) / 4 * 2 = 3, + 7.
     layer = Mean(
-        "m", (0,), (1,), (1, 2), False, 1, 7, quantization.mean_requantization(2.0, 1.0, 4), **INT8
+        "m", (0,), (1,), (1, 2), False, 1, 7, multipliers.mean_requantization(2.0, 1.0, 4), **INT8
     )
     x = np.array([1, 2, 3, 4], np.int8).reshape(1, 2, 2, 1)
     assert compute(layer, x).tolist() == [[10]]
@@ -199,7 +199,7 @@ def test_mean_rescales_the_sum_of_operands():
 
 def test_add_broadcasts_and_rescales_each_input():
     # Scales 1 and 0.5 to 1: (x - 1) + (y + 2) / 2.
-    parameters = quantization.add_parameters(1.0, 0.5, 1.0, "int8")
+    parameters = multipliers.add_parameters(1.0, 0.5, 1.0, "int8")
     layer = Add(
         "a",
         (0, 1),
@@ -282,7 +282,7 @@ def test_resize_nearest_picks_by_hand(align_corners, half_pixel_centers, expecte
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_softmax_of_equal_codes_is_uniform(dtype):
-    parameters = quantization.softmax_parameters(1.0, 0.1, dtype)
+    parameters = multipliers.softmax_parameters(1.0, 0.1, dtype)
     layer = Softmax("s", (0,), (1,), parameters.multiplier, parameters.shift, parameters.diff_min)
     low = np.iinfo(dtype).min
     actual = compute(layer, np.full((3, 4), 7, dtype), dtype=dtype)
@@ -292,7 +292,7 @@ def test_softmax_of_equal_codes_is_uniform(dtype):
 def test_uint8_softmax_is_int8_softmax_moved_by_128():
     # The reference kernel is one template for both; only int8 runs in TensorFlow Lite Micro.
     x = np.random.default_rng(22).integers(0, 256, (20, 9)).astype(np.uint8)
-    p = quantization.softmax_parameters(1.0, 0.03, "uint8")
+    p = multipliers.softmax_parameters(1.0, 0.03, "uint8")
     layer = Softmax("s", (0,), (1,), p.multiplier, p.shift, p.diff_min)
     moved = compute(layer, (x.astype(np.int16) - 128).astype(np.int8)).astype(np.int16) + 128
     np.testing.assert_array_equal(compute(layer, x, dtype="uint8"), moved)
@@ -353,7 +353,7 @@ def test_softmax_equals_the_reference_kernel(source, target):
         beta = float32(rng.choice([0.5, 1.0, 2.3]))
         x = rng.integers(limits.min, limits.max + 1, shape).astype(source)
         out_scale, out_zero = SOFTMAX_OUTPUTS[source, target]
-        p = quantization.softmax_parameters(beta, scale, source)
+        p = multipliers.softmax_parameters(beta, scale, source)
         layer = Softmax("s", (0,), (1,), p.multiplier, p.shift, p.diff_min)
         expected = reference(
             "SOFTMAX", (x, scale, 0), (shape, target, out_scale, out_zero), {"Beta": beta}
@@ -367,7 +367,7 @@ def test_softmax_equals_the_reference_kernel_where_the_last_bit_of_exp_shows(sca
     # nearest, changes 16-bit results.
     v = np.arange(-128, 128)
     x = np.stack([np.full_like(v, 127), v], axis=1).astype(np.int8)
-    p = quantization.softmax_parameters(1.0, scale, "int8")
+    p = multipliers.softmax_parameters(1.0, scale, "int8")
     layer = Softmax("s", (0,), (1,), p.multiplier, p.shift, p.diff_min)
     target = (x.shape, "int16", 1 / 65536, -32768)
     expected = reference("SOFTMAX", (x, scale, 0), target, {"Beta": 1.0})
@@ -379,7 +379,7 @@ def test_int16_softmax_equals_the_reference_kernel_at_every_difference():
     v = np.arange(-32768, 32768, 3)
     x = np.stack([np.full_like(v, 32767), v], axis=1).astype(np.int16)
     scale = float32(10 / 65535)
-    p = quantization.softmax_parameters(1.0, scale, "int16")
+    p = multipliers.softmax_parameters(1.0, scale, "int16")
     layer = Softmax("s", (0,), (1,), p.multiplier, p.shift, p.diff_min)
     expected = reference("SOFTMAX", (x, scale, 0), (x.shape, "int16", 1 / 32768, 0), {"Beta": 1.0})
     np.testing.assert_array_equal(compute(layer, x, shape=x.shape, dtype="int16"), expected)
@@ -400,7 +400,7 @@ def test_mean_equals_the_reference_kernel(dtype, axes):
         out_scale = float32(scale * 10 ** rng.uniform(-0.5, 0.5))
         out_shape = x.sum(axis=axes, keepdims=keep_dims).shape
         count = int(np.prod([shape[a] for a in axes]))
-        rule = quantization.mean_requantization(scale, out_scale, count)
+        rule = multipliers.mean_requantization(scale, out_scale, count)
         layer = Mean("m", (0,), (1,), axes, keep_dims, zero, out_zero, rule, limits.min, limits.max)
         expected = reference(
             "MEAN",

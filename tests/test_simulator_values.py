@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from random_layers import PES, ROUNDINGS, random_hardware, random_layer
 
-from golden import operators, quantization
+from golden import multipliers, operators
 from golden.accumulate import Accumulator, accumulate_layer
 from golden.errors import HardwareError, InputError
 from golden.importers.tflite import load_tflite
@@ -187,7 +187,7 @@ def test_a_layer_large_enough_for_all_threads_equals_golden():
         bias=rng.integers(-1000, 1000, 70),
         input_zero_point=-3,
         output_zero_point=4,
-        requantization=quantization.requantization(list(rng.random(70) * 1e-3)),
+        requantization=multipliers.requantization(list(rng.random(70) * 1e-3)),
         activation_min=-128,
         activation_max=127,
         padding=Padding(1, 1, 1, 1),
@@ -284,12 +284,12 @@ def vector_cases(rng, dtype):
     low, high = int(info.min), int(info.max)
     zero = [int(z) for z in rng.integers(low, high + 1, 3)] if dtype != "int16" else [0, 0, 0]
     image = (2, 7, 6, 5)
-    requantization = quantization.requantization(float(rng.random() * 1.5 + 0.01))
+    requantization = multipliers.requantization(float(rng.random() * 1.5 + 0.01))
     window = ((3, 2), (2, 1), Padding(1, 1, 1, 0), low, high)
-    add = quantization.add_parameters(*(float(s) for s in rng.random(3) + 0.1), dtype)
-    softmax = quantization.softmax_parameters(1.0, float(rng.random() * 0.2 + 0.01), dtype)
+    add = multipliers.add_parameters(*(float(s) for s in rng.random(3) + 0.1), dtype)
+    softmax = multipliers.softmax_parameters(1.0, float(rng.random() * 0.2 + 0.01), dtype)
     scaled = Tensor("y", image, dtype, 0.1, zero[2])
-    mean = quantization.mean_requantization(0.3, 0.2, 42)
+    mean = multipliers.mean_requantization(0.3, 0.2, 42)
     yield (
         Add(
             "add",
@@ -442,14 +442,14 @@ def network_with_constants(rng):
     tensors = tuple(
         Tensor(*each[:2], "int8", 0.5, each[2]) for each in zip(names, shapes, zeros, strict=True)
     )
-    sum_rules = quantization.add_parameters(0.5, 0.25, 0.7, "int8")
+    sum_rules = multipliers.add_parameters(0.5, 0.25, 0.7, "int8")
     clamp = {"activation_min": -128, "activation_max": 127}
     layers = (
         dense(
             rng.integers(-128, 128, (4, 4)),
             input_zero_point=zeros[0],
             output_zero_point=zeros[1],
-            requantization=quantization.requantization(0.004),
+            requantization=multipliers.requantization(0.004),
         ),
         Mul(
             "mul",
@@ -457,7 +457,7 @@ def network_with_constants(rng):
             (2,),
             (zeros[5], zeros[1]),
             zeros[2],
-            quantization.requantization(0.01),
+            multipliers.requantization(0.01),
             **clamp,
         ),
         Add(
@@ -496,7 +496,7 @@ def test_constants_by_hand():
         Tensor("c", (1, 1, 3), "int8", 1.0, -3),
         Tensor("y", (1, 2, 3), "int8", 1.0, -5),
     )
-    layer = Mul("mul", (1, 0), (2,), (-3, 1), -5, quantization.requantization(1.0), -128, 127)
+    layer = Mul("mul", (1, 0), (2,), (-3, 1), -5, multipliers.requantization(1.0), -128, 127)
     constant = Constant(1, np.array([[[-3, -1, 4]]], np.int8))
     network = Network("hand", tensors, (layer,), (0,), (2,), constants=(constant,))
     x = np.array([[[1, 2, 3], [4, 5, 6]], [[11, 11, 11], [-99, -99, -99]]], np.int8)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden import quantization
+from golden import multipliers
 from golden.check import INTEGER_FORMATS, Shape, check_network
 from golden.errors import ModelError, UnsupportedError
 from golden.importers.tflite_file import (
@@ -68,7 +68,7 @@ MAX_SCALE = 2.0**60
 WITH_CONSTANTS = ("ADD", "MUL", "CONCATENATION")
 """Operators that may read a stored tensor in the place of a computed one."""
 
-ACTIVATIONS: dict[int, quantization.Activation] = {
+ACTIVATIONS: dict[int, multipliers.Activation] = {
     0: "none",
     1: "relu",
     2: "relu_n1_to_1",
@@ -281,14 +281,12 @@ class _Node:
             )
         return self.clamp(ACTIVATIONS[number], tensor)
 
-    def clamp(self, activation: quantization.Activation, tensor: Tensor) -> dict[str, Any]:
+    def clamp(self, activation: multipliers.Activation, tensor: Tensor) -> dict[str, Any]:
         """Clamp of an activation in the codes of `tensor`."""
         scale = self.scale(tensor)
         if activation in ("relu6", "relu_n1_to_1") and 6 / scale > 2**30:
             raise self.fail(f"must have an output scale at which {activation} fits, not {scale}")
-        low, high = quantization.activation_range(
-            activation, tensor.dtype, scale, tensor.zero_point
-        )
+        low, high = multipliers.activation_range(activation, tensor.dtype, scale, tensor.zero_point)
         return {"activation_min": low, "activation_max": high}
 
     def padding(
@@ -620,7 +618,7 @@ def _requantization(node: _Node, weights: FileTensor, rounding: Rounding) -> Req
     """Input scale * weight scale / output scale, multiplied in the precision the kernels use."""
     # Measured on both reference interpreters: only uint8 convolutions multiply scales in float32.
     dense = node.operator.name == "FULLY_CONNECTED"
-    return quantization.convolution_requantization(
+    return multipliers.convolution_requantization(
         node.scale(node.input()),
         weights.scales.tolist(),
         node.scale(node.output),
@@ -671,7 +669,7 @@ def _mean(node: _Node) -> Layer:
         keep_dims=bool(node.options["KeepDims"]),
         input_zero_point=source.zero_point,
         output_zero_point=output.zero_point,
-        requantization=quantization.mean_requantization(
+        requantization=multipliers.mean_requantization(
             node.scale(source), node.scale(output), count
         ),
         **node.clamp("none", output),
@@ -681,7 +679,7 @@ def _mean(node: _Node) -> Layer:
 def _add(node: _Node) -> Layer:
     first, second, output = node.operand(0), node.operand(1), node.output
     dtype = node.integers(first, second, output)
-    parameters = quantization.add_parameters(
+    parameters = multipliers.add_parameters(
         node.scale(first), node.scale(second), node.scale(output), dtype
     )
     return Add(
@@ -702,7 +700,7 @@ def _mul(node: _Node) -> Layer:
         **node.wired(Mul, 0, 1),
         input_zero_points=(first.zero_point, second.zero_point),
         output_zero_point=output.zero_point,
-        requantization=quantization.mul_requantization(
+        requantization=multipliers.mul_requantization(
             node.scale(first), node.scale(second), node.scale(output)
         ),
         **node.activation_range(output),
@@ -776,7 +774,7 @@ def _softmax(node: _Node) -> Layer:
             f"scale and zero point {wanted}, not {output.dtype} of {output.scale} and "
             f"{output.zero_point}; convert the network with a current TensorFlow Lite"
         )
-    parameters = quantization.softmax_parameters(beta, node.scale(source), source.dtype)
+    parameters = multipliers.softmax_parameters(beta, node.scale(source), source.dtype)
     return Softmax(
         **node.wired(Softmax),
         multiplier=parameters.multiplier,
@@ -785,7 +783,7 @@ def _softmax(node: _Node) -> Layer:
     )
 
 
-def _clamp(activation: quantization.Activation) -> Callable[[_Node], Layer]:
+def _clamp(activation: multipliers.Activation) -> Callable[[_Node], Layer]:
     def build(node: _Node) -> Layer:
         source, output = node.input(), node.output
         node.integers(source, output)
@@ -793,7 +791,7 @@ def _clamp(activation: quantization.Activation) -> Callable[[_Node], Layer]:
             **node.wired(Clamp),
             input_zero_point=source.zero_point,
             output_zero_point=output.zero_point,
-            requantization=quantization.requantization(node.scale(source) / node.scale(output)),
+            requantization=multipliers.requantization(node.scale(source) / node.scale(output)),
             **node.clamp(activation, output),
         )
 
@@ -805,7 +803,7 @@ def _quantize(node: _Node) -> Layer:
     node.integers(output)
     requantization = None
     if source.dtype != "float32":
-        requantization = quantization.requantization(node.scale(source) / node.scale(output))
+        requantization = multipliers.requantization(node.scale(source) / node.scale(output))
     return Quantize(
         **node.wired(Quantize),
         input_zero_point=source.zero_point,

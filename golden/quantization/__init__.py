@@ -1,0 +1,1 @@
+"""Quantizers: from real weights and activations to the integers an array computes with."""

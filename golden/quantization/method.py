@@ -1,0 +1,125 @@
+"""What a weight quantizer is: integer codes for the weights of one layer, with a scale a channel.
+
+Every method, whatever its set of values, ends in integer codes times one real scale for each output
+channel, because that is what an integer array computes with: w ~ scale[c] * codes[c, k]. Values
+with several scales inside a channel (groups, two-level vectors, several points) choose them as
+integer multiples of the channel's scale, so that the codes carry them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64Array = NDArray[np.float64]
+Int64Array = NDArray[np.int64]
+
+Options = Mapping[str, float | int | str]
+"""Settings of a method by name; a method says which it takes in `Method.options`."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments of a layer's calibration data: all that a squared or cosine error needs.
+
+    With x^ the quantized inputs of one output (K values) and o its float output without bias:
+
+    Parameters
+    ----------
+    gram : (G, K, K) float64 array
+        Sum of x^ x^T over outputs and samples; G groups of a convolution. |o^|^2 = w^T gram w.
+    cross : (C, K) float64 array
+        Sum of x^ o for each output channel. <o, o^> = cross w.
+    power : (C,) float64 array
+        Sum of o^2.
+
+    Notes
+    -----
+    Output channel c belongs to group c // (C / G).
+    """
+
+    gram: Float64Array
+    cross: Float64Array
+    power: Float64Array
+
+
+@dataclass(frozen=True)
+class WeightTask:
+    """One layer to quantize.
+
+    Parameters
+    ----------
+    weights : (C, K) float64 array
+        Output channels by (kernel_y, kernel_x, in_channel), in_channel fastest.
+    bits : int
+        Width of the codes, 2 to 8.
+    moments : Moments or None
+        Of the calibration data; None where there is none.
+    kernel : (int, int, int)
+        Kernel height and width and input channels of a group, whose product is K.
+    """
+
+    weights: Float64Array
+    bits: int
+    moments: Moments | None = None
+    kernel: tuple[int, int, int] = (1, 1, 1)
+
+
+@dataclass(frozen=True)
+class WeightCodes:
+    """Quantized weights: real = scales[:, None] * (codes - zero_point).
+
+    Parameters
+    ----------
+    codes : (C, K) int64 array
+        From -2**(bits - 1) to 2**(bits - 1) - 1; from 0 to 2**bits - 1 with a zero point.
+    scales : (C,) float64 array
+        Positive.
+    bits : int
+        Width of the codes in the hardware.
+    storage_bits : float
+        Bits to store the layer's weights in the method's own encoding, scales of groups included,
+        one scale a channel (and biases) not.
+    zero_point : int
+        Not 0 only for asymmetric per-tensor codes, where all scales are equal.
+    """
+
+    codes: Int64Array
+    scales: Float64Array
+    bits: int
+    storage_bits: float
+    zero_point: int = 0
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry of the registry.
+
+    Parameters
+    ----------
+    name : str
+        As on the command line, with options behind colons: ``nhot:n=2``.
+    quantize : callable
+        From a task and settings to codes.
+    summary : str
+        One line for a table: the projection.
+    source : str
+        Paper, section, equation.
+    options : mapping of str to default
+        Settings and their default values; the default's type is the setting's.
+    needs_data : bool
+        Whether it wants `WeightTask.moments`.
+    trained : bool
+        Whether the paper trains the network with it; here the projection alone is applied.
+    """
+
+    name: str
+    quantize: Callable[[WeightTask, Options], WeightCodes]
+    summary: str
+    source: str
+    options: Options = field(default_factory=dict)
+    needs_data: bool = False
+    trained: bool = False
