@@ -110,8 +110,10 @@ class Method:
         Paper, section, equation.
     options : mapping of str to default
         Settings and their default values; the default's type is the setting's.
+    choices : mapping of str to tuple of str
+        What a setting of type str may be.
     needs_data : bool
-        Whether it wants `WeightTask.moments`.
+        Whether it cannot do without `WeightTask.moments`, see `registry.needs_moments`.
     trained : bool
         Whether the paper trains the network with it; here the projection alone is applied.
     """
@@ -121,5 +123,6 @@ class Method:
     summary: str
     source: str
     options: Options = field(default_factory=dict)
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     needs_data: bool = False
     trained: bool = False
