@@ -144,6 +144,30 @@ class FloatSoftmax(FloatLayer):
 
 
 @dataclass(frozen=True)
+class FloatResize(FloatLayer):
+    """Nearest-neighbour resize of height and width."""
+
+    align_corners: bool
+    half_pixel_centers: bool
+
+
+@dataclass(frozen=True)
+class FloatConstant:
+    """Values of a tensor that is stored, not computed; an operand of a sum, product or join.
+
+    Parameters
+    ----------
+    tensor : int
+        Index into `FloatNetwork.tensors`.
+    values : float32 array
+        Of the tensor's shape, whose batch is 1: every sample reads the same values.
+    """
+
+    tensor: int
+    values: FloatArray
+
+
+@dataclass(frozen=True)
 class FloatNetwork:
     """Tensors and layers in execution order.
 
@@ -157,6 +181,7 @@ class FloatNetwork:
         Indices into `tensors`.
     source : str
         Where it came from, for reports.
+    constants : tuple of FloatConstant
     """
 
     name: str
@@ -165,3 +190,4 @@ class FloatNetwork:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     source: str = ""
+    constants: tuple[FloatConstant, ...] = ()

@@ -92,7 +92,9 @@ def test_a_float_network_is_refused_in_one_sentence_that_says_what_to_do(name: s
     path = SHARED / "models/mlperf_tiny" / name
     if not path.exists():
         pytest.skip("the shared models are not beside this checkout")
-    with pytest.raises(UnsupportedError, match=r"float32 network.*full integer quantization"):
+    with pytest.raises(
+        UnsupportedError, match=r"float32 network.*napier quantize.*full integer quantization"
+    ):
         load_tflite(path)
 
 

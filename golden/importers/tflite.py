@@ -8,7 +8,8 @@ re-derived from the operators by `golden.check.check_network`.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -22,7 +23,6 @@ from golden import multipliers
 from golden.check import INTEGER_FORMATS, Shape, check_network
 from golden.errors import ModelError, UnsupportedError
 from golden.importers.tflite_file import (
-    SHAPE_ARITHMETIC,
     FileTensor,
     FlatBuffer,
     Operator,
@@ -97,11 +97,18 @@ def load_tflite(path: str | Path) -> Network:
     UnsupportedError
         The file uses an operator, type or option that Napier does not know.
     """
+    with reading_file(path) as file:
+        return Importer(FlatBuffer(file.read_bytes()), file.stem, file.name).network()
+
+
+@contextmanager
+def reading_file(path: str | Path) -> Iterator[Path]:
+    """Say of whatever is wrong with a model file which file it is."""
     file = Path(path)
     try:
         if not file.is_file():
-            raise ModelError("there is no such file; give the path of a .tflite file")
-        return _Importer(FlatBuffer(file.read_bytes()), file.stem, file.name).network()
+            raise ModelError("there is no such file; give the path of a model file")
+        yield file
     except OSError as error:
         raise ModelError(f"{file.name}: cannot be read: {error.strerror}.") from None
     except ModelError as error:
@@ -112,7 +119,7 @@ def load_tflite(path: str | Path) -> Network:
 
 
 @dataclass(frozen=True)
-class _Node:
+class Node:
     """An operator with its tensors at hand, and the checks that the operators share."""
 
     file: FlatBuffer
@@ -129,6 +136,7 @@ class _Node:
 
     @property
     def options(self) -> Mapping[str, Any]:
+        """Options by the schema's names."""
         return self.operator.options
 
     def fail(self, rule: str) -> ModelError:
@@ -160,6 +168,7 @@ class _Node:
         return self.input(position) if constant is None else constant
 
     def input(self, position: int = 0) -> Tensor:
+        """Input that is computed at run time."""
         index = self.operator.inputs[position]
         if index not in self.activations:
             name = self.file.tensor(index).name if index >= 0 else "none"
@@ -172,6 +181,7 @@ class _Node:
         return self.activations[index]
 
     def image(self) -> Tensor:
+        """First input, an image."""
         tensor = self.input()
         if len(tensor.shape) != 4:
             raise self.fail(f"needs an NHWC input, not one of shape {tensor.shape}")
@@ -179,12 +189,13 @@ class _Node:
 
     @property
     def output(self) -> Tensor:
+        """The one output."""
         return self.activations[self.operator.outputs[0]]
 
-    def wired(self, kind: type[Layer], *positions: int) -> dict[str, Any]:
+    def wired(self, op: str, *positions: int) -> dict[str, Any]:
         """Name, inputs and outputs of the layer."""
         return {
-            "name": f"{OP_NAMES[kind]}_{self.layer}",
+            "name": f"{op}_{self.layer}",
             "inputs": tuple(self.numbers[self.operator.inputs[p]] for p in positions or (0,)),
             "outputs": (self.numbers[self.operator.outputs[0]],),
         }
@@ -217,11 +228,13 @@ class _Node:
         return dtype
 
     def scale(self, tensor: Tensor) -> float:
+        """Scale of a tensor that must have one."""
         if tensor.scale is None:
             raise self.fail(f"needs a scale for tensor {quoted(tensor.name)}, which has none")
         return tensor.scale
 
     def same_quantization(self, first: Tensor, second: Tensor) -> None:
+        """Demand the same scale and zero point of two tensors."""
         if (first.scale, first.zero_point) != (second.scale, second.zero_point):
             raise UnsupportedError(
                 f"must keep the scale and zero point of tensor {quoted(first.name)}, "
@@ -259,7 +272,8 @@ class _Node:
         return tensor
 
     def integer_list(self, position: int, role: str) -> list[int]:
-        values = _codes(self.constant(position, role, ("int32", "int64")))
+        """Fetch stored integers."""
+        values = stored_values(self.constant(position, role, ("int32", "int64")))
         return [int(v) for v in values.reshape(-1)]
 
     # -- options
@@ -271,15 +285,19 @@ class _Node:
                 raise self.fail(f"must have {field} of at least 1, not {self.options[field]}")
         return self.options[height], self.options[width]
 
-    def activation_range(self, tensor: Tensor) -> dict[str, Any]:
-        """Clamp of the fused activation in the output's codes."""
+    def activation(self) -> multipliers.Activation:
+        """Name the fused activation."""
         number = self.options["FusedActivationFunction"]
         if number not in ACTIVATIONS:
             raise UnsupportedError(
                 f"must have a fused activation among {', '.join(ACTIVATIONS.values())}, "
                 f"not number {number}; export the activation as an operator of its own"
             )
-        return self.clamp(ACTIVATIONS[number], tensor)
+        return ACTIVATIONS[number]
+
+    def activation_range(self, tensor: Tensor) -> dict[str, Any]:
+        """Clamp of the fused activation in the output's codes."""
+        return self.clamp(self.activation(), tensor)
 
     def clamp(self, activation: multipliers.Activation, tensor: Tensor) -> dict[str, Any]:
         """Clamp of an activation in the codes of `tensor`."""
@@ -311,8 +329,19 @@ class _Node:
         return padding
 
 
-class _Importer:
-    """Turns operators into layers, one after the other."""
+class Importer:
+    """Turns operators into layers, one after the other.
+
+    `builders` says what builds each operator's layer, and how many inputs it takes (0: no upper
+    limit).
+    """
+
+    constant_dtypes: tuple[str, ...] = ("int8", "uint8", "int16")
+
+    @property
+    def builders(self) -> Mapping[str, tuple[Callable[[Node], Any], int, int]]:
+        """What is known, by the operator's name."""
+        return _BUILDERS
 
     def __init__(self, file: FlatBuffer, name: str, source: str) -> None:
         self._file = file
@@ -326,6 +355,21 @@ class _Importer:
 
     def network(self) -> Network:
         """Read the whole network and check that it holds together."""
+        layers = self._layers()
+        network = Network(
+            name=self._name,
+            tensors=tuple(self._tensors),
+            layers=layers,
+            inputs=tuple(self._numbers[i] for i in self._file.inputs),
+            outputs=tuple(self._numbers[i] for i in self._file.outputs),
+            source=self._source,
+            constants=tuple(self._constants.values()),
+        )
+        check_network(network)
+        return network
+
+    def _layers(self) -> tuple[Any, ...]:
+        """Turn every operator into a layer."""
         file = self._file
         if not file.operator_count or not file.inputs:
             raise ModelError("must have at least one operator and one input; export it again")
@@ -333,34 +377,25 @@ class _Importer:
         self._batch = first.shape[0] if first.shape else 0
         for index in file.inputs:
             self._add(index)
-        every = [file.operator(index) for index in range(file.operator_count)]
-        operators = [operator for operator in every if operator.name not in SHAPE_ARITHMETIC]
-        written = [index for operator in operators for index in operator.outputs]
-        if all(file.tensor(index).dtype == "float32" for index in (*file.inputs, *written)):
-            raise UnsupportedError(
-                "is a float32 network, and Napier computes on integers; convert it with full "
-                "integer quantization (tf.lite.TFLiteConverter with int8 inference types)"
-            )
+        operators = file.operators()
+        self._check_types(operators)
         layers = tuple(self._layer(number, operator) for number, operator in enumerate(operators))
         for index in file.outputs:
             if index not in self._numbers:
                 raise ModelError(f"output tensor {index} is written by no operator; export again")
-        network = Network(
-            name=self._name,
-            tensors=tuple(self._tensors),
-            layers=layers,
-            inputs=tuple(self._numbers[i] for i in file.inputs),
-            outputs=tuple(self._numbers[i] for i in file.outputs),
-            source=self._source,
-            constants=tuple(self._constants.values()),
-        )
-        check_network(network)
-        return network
+        return layers
 
-    def _layer(self, number: int, operator: Operator) -> Layer:
+    def _check_types(self, operators: Sequence[Operator]) -> None:
+        if self._file.computes_in_float(operators):
+            raise UnsupportedError(
+                "is a float32 network, and Napier computes on integers; quantize it with `napier "
+                "quantize`, or convert it with full integer quantization"
+            )
+
+    def _layer(self, number: int, operator: Operator) -> Any:
         """Build the layer of one operator; whatever is wrong with it is said with its place."""
-        node = _Node(self._file, operator, number, self._activations, self._numbers, {})
-        build, low, high = _BUILDERS[operator.name]
+        node = Node(self._file, operator, number, self._activations, self._numbers, {})
+        build, low, high = self.builders[operator.name]
         try:
             node.check_wiring(low, high or len(operator.inputs))
             self._add(operator.outputs[0])
@@ -382,7 +417,7 @@ class _Importer:
         self._tensors.append(tensor)
         return len(self._tensors) - 1
 
-    def _with_constants(self, node: _Node) -> _Node:
+    def _with_constants(self, node: Node) -> Node:
         """Give a node the constants among its operands."""
         if node.operator.name not in WITH_CONSTANTS:
             return node
@@ -398,14 +433,14 @@ class _Importer:
             numbers=ChainMap(numbers, self._numbers),
         )
 
-    def _constant(self, node: _Node, position: int) -> Constant:
+    def _constant(self, node: Node, position: int) -> Constant:
         """Make a network tensor of a stored operand.
 
         Where shapes broadcast it gets leading axes of size 1 up to the output's rank, as TensorFlow
         Lite reads it; so one stored tensor may become several.
         """
         index = node.operator.inputs[position]
-        stored = node.constant(position, "a constant operand", ("int8", "uint8", "int16"))
+        stored = node.constant(position, "a constant operand", self.constant_dtypes)
         missing = len(node.output.shape) - len(stored.shape)
         broadcasts = node.operator.name != "CONCATENATION"
         shape = (1,) * (missing if broadcasts else 0) + stored.shape
@@ -417,7 +452,7 @@ class _Importer:
         if (index, shape) not in self._constants:
             place = f"tensor {index} ({quoted(stored.name)})"
             tensor = Tensor(stored.name, shape, stored.dtype, *_per_tensor(place, stored))
-            codes = _codes(stored).reshape(shape)
+            codes = stored_values(stored).reshape(shape)
             codes.setflags(write=False)
             self._constants[index, shape] = Constant(self._append(index, tensor), codes)
         return self._constants[index, shape]
@@ -480,8 +515,8 @@ def _per_tensor(place: str, tensor: FileTensor) -> tuple[float | None, int]:
 # -- weighted layers ------------------------------------------------------------------------------
 
 
-def _codes(tensor: FileTensor) -> NDArray[Any]:
-    """Decode stored integers; of two int4 codes in a byte the first is in the low half."""
+def stored_values(tensor: FileTensor) -> NDArray[Any]:
+    """Decode stored numbers; of two int4 codes in a byte the first is in the low half."""
     if tensor.dtype != "int4":
         dtype = np.dtype(tensor.dtype).newbyteorder("<")
         return tensor.data.view(dtype).astype(tensor.dtype).reshape(tensor.shape)
@@ -491,22 +526,30 @@ def _codes(tensor: FileTensor) -> NDArray[Any]:
     return both[: prod(tensor.shape)].reshape(tensor.shape)
 
 
-def _conv(node: _Node) -> Layer:
+def _conv(node: Node) -> Layer:
     return _convolution(node, depthwise=False)
 
 
-def _depthwise(node: _Node) -> Layer:
+def _depthwise(node: Node) -> Layer:
     return _convolution(node, depthwise=True)
 
 
-def _convolution(node: _Node, *, depthwise: bool) -> Layer:
+def _convolution(node: Node, *, depthwise: bool) -> Layer:
     stored, weights = _weights(node, rank=4, channel_axis=3 if depthwise else 0)
+    weights, geometry = convolution_geometry(node, weights, depthwise=depthwise)
+    kind = DepthwiseConv2D if depthwise else Conv2D
+    return kind(**_weighted(node, kind, stored, weights), **geometry)
+
+
+def convolution_geometry(
+    node: Node, weights: NDArray[Any], *, depthwise: bool
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Bring weights to output channels first; stride, dilation, padding and groups."""
     image = node.image()
     stride = node.positive("StrideH", "StrideW")
     dilation = node.positive("DilationHFactor", "DilationWFactor")
     padding = node.padding(image, weights.shape[1:3], stride, dilation)
-    in_channels = image.shape[3]
-    geometry: dict[str, Any] = {"stride": stride, "dilation": dilation, "padding": padding}
+    groups = in_channels = image.shape[3]
     if depthwise:
         if (
             weights.shape[0] != 1
@@ -517,20 +560,30 @@ def _convolution(node: _Node, *, depthwise: bool) -> Layer:
                 f"multiplier {node.options['DepthMultiplier']}, not {weights.shape}"
             )
         weights = np.ascontiguousarray(weights.transpose(3, 1, 2, 0))
-        common = _weighted(node, DepthwiseConv2D, stored, weights)
-        return DepthwiseConv2D(**common, **geometry, groups=in_channels)
-    if in_channels % weights.shape[3]:
-        raise node.fail(
-            f"must have weights whose {weights.shape[3]} input channels divide {in_channels}"
-        )
-    common = _weighted(node, Conv2D, stored, weights)
-    return Conv2D(**common, **geometry, groups=in_channels // weights.shape[3])
+    else:
+        if in_channels % weights.shape[3]:
+            raise node.fail(
+                f"must have weights whose {weights.shape[3]} input channels divide {in_channels}"
+            )
+        groups = in_channels // weights.shape[3]
+    return weights, {
+        "stride": stride,
+        "dilation": dilation,
+        "padding": padding,
+        "groups": groups,
+    }
 
 
-def _fully_connected(node: _Node) -> Layer:
+def _fully_connected(node: Node) -> Layer:
+    stored, weights = _weights(node, rank=2, channel_axis=0)
+    check_dense(node, weights)
+    return FullyConnected(**_weighted(node, FullyConnected, stored, weights))
+
+
+def check_dense(node: Node, weights: NDArray[Any]) -> None:
+    """Demand weights (out_features, in_features) that fit the input."""
     if node.options["WeightsFormat"] != 0:
         raise UnsupportedError("must store its weights in the default order, not shuffled")
-    stored, weights = _weights(node, rank=2, channel_axis=0)
     source, output = node.input(), node.output
     rows = prod(source.shape[:-1])
     if node.options["KeepNumDims"] and output.shape != (*source.shape[:-1], weights.shape[0]):
@@ -541,10 +594,9 @@ def _fully_connected(node: _Node) -> Layer:
         raise node.fail(
             f"must have weights of {source.shape[-1]} input features, not {weights.shape[1]}"
         )
-    return FullyConnected(**_weighted(node, FullyConnected, stored, weights))
 
 
-def _weights(node: _Node, rank: int, channel_axis: int) -> tuple[FileTensor, NDArray[Any]]:
+def _weights(node: Node, rank: int, channel_axis: int) -> tuple[FileTensor, NDArray[Any]]:
     """Weights as the file stores them, with their element type and quantization checked."""
     dtype = node.integers(node.input(), node.output)
     allowed = ("uint8",) if dtype == "uint8" else ("int8", "int4")
@@ -572,17 +624,17 @@ def _weights(node: _Node, rank: int, channel_axis: int) -> tuple[FileTensor, NDA
             f"must have {stored.dtype} weights of zero point 0; convert the network with symmetric "
             "weights"
         )
-    return stored, _codes(stored)
+    return stored, stored_values(stored)
 
 
 def _weighted(
-    node: _Node, kind: type[Layer], stored: FileTensor, weights: NDArray[Any]
+    node: Node, kind: type[Layer], stored: FileTensor, weights: NDArray[Any]
 ) -> dict[str, Any]:
     """Fields that convolution, depthwise convolution and dense layers share."""
     source, output = node.input(), node.output
     bias, rounding = _bias(node, weights.shape[0])
     return {
-        **node.wired(kind),
+        **node.wired(OP_NAMES[kind]),
         "weights": weights,
         "weight_bits": 4 if stored.dtype == "int4" else 8,
         "weight_zero_point": int(stored.zero_points[0]) if stored.zero_points.size else 0,
@@ -594,7 +646,7 @@ def _weighted(
     }
 
 
-def _bias(node: _Node, channels: int) -> tuple[NDArray[np.int64] | None, Rounding]:
+def _bias(node: Node, channels: int) -> tuple[NDArray[np.int64] | None, Rounding]:
     """Bias, and the rounding that its type chooses where activations are int16."""
     int16 = node.input().dtype == "int16"
     if not node.has(2):
@@ -608,13 +660,13 @@ def _bias(node: _Node, channels: int) -> tuple[NDArray[np.int64] | None, Roundin
         raise node.fail(f"must have a bias of shape ({channels},), not {stored.shape}")
     if np.any(stored.zero_points):
         raise node.fail("must have a bias of zero point 0")
-    bias = _codes(stored).astype(np.int64)
+    bias = stored_values(stored).astype(np.int64)
     if int(np.abs(bias).max()) >= 2**46 or int(bias.min()) == -(2**63):
         raise UnsupportedError("must have a bias below 2**46; convert the network again")
     return bias, "multiplier16" if stored.dtype == "int64" else "double"
 
 
-def _requantization(node: _Node, weights: FileTensor, rounding: Rounding) -> Requantization:
+def _requantization(node: Node, weights: FileTensor, rounding: Rounding) -> Requantization:
     """Input scale * weight scale / output scale, multiplied in the precision the kernels use."""
     # Measured on both reference interpreters: only uint8 convolutions multiply scales in float32.
     dense = node.operator.name == "FULLY_CONNECTED"
@@ -630,41 +682,40 @@ def _requantization(node: _Node, weights: FileTensor, rounding: Rounding) -> Req
 # -- layers without weights -----------------------------------------------------------------------
 
 
-def _pool(kind: type[AveragePool2D] | type[MaxPool2D]) -> Callable[[_Node], Layer]:
-    def build(node: _Node) -> Layer:
-        image, output = node.image(), node.output
-        node.integers(image, output)
-        kernel = node.positive("FilterHeight", "FilterWidth")
-        stride = node.positive("StrideH", "StrideW")
-        limit = [max(MAX_WINDOW, 2 * size) for size in image.shape[1:3]]
-        if kernel[0] > limit[0] or kernel[1] > limit[1]:
-            raise UnsupportedError(
-                f"must have a window of at most {limit[0]} x {limit[1]}, not {kernel[0]} x "
-                f"{kernel[1]}; use one that just covers the image"
-            )
+def _pool(kind: type[AveragePool2D] | type[MaxPool2D]) -> Callable[[Node], Layer]:
+    def build(node: Node) -> Layer:
+        node.integers(node.image(), node.output)
         return kind(
-            **node.wired(kind),
-            kernel=kernel,
-            stride=stride,
-            padding=node.padding(image, kernel, stride, (1, 1)),
-            **node.activation_range(output),
+            **node.wired(OP_NAMES[kind]),
+            **window_geometry(node),
+            **node.activation_range(node.output),
         )
 
     return build
 
 
-def _mean(node: _Node) -> Layer:
+def window_geometry(node: Node) -> dict[str, Any]:
+    """Kernel, stride and padding of a pool."""
+    image = node.image()
+    kernel = node.positive("FilterHeight", "FilterWidth")
+    stride = node.positive("StrideH", "StrideW")
+    limit = [max(MAX_WINDOW, 2 * size) for size in image.shape[1:3]]
+    if kernel[0] > limit[0] or kernel[1] > limit[1]:
+        raise UnsupportedError(
+            f"must have a window of at most {limit[0]} x {limit[1]}, not {kernel[0]} x "
+            f"{kernel[1]}; use one that just covers the image"
+        )
+    padding = node.padding(image, kernel, stride, (1, 1))
+    return {"kernel": kernel, "stride": stride, "padding": padding}
+
+
+def _mean(node: Node) -> Layer:
     source, output = node.input(), node.output
     node.integers(source, output)
-    rank = len(source.shape)
-    axes = tuple(sorted({a + rank if a < 0 else a for a in node.integer_list(1, "axes")}))
-    if not axes or not 0 <= axes[0] <= axes[-1] < rank:
-        raise node.fail(f"must average over axes of its {rank} dimensions, not {axes}")
-    if axes[0] == 0:
-        raise UnsupportedError("must not average over the batch; export it with other axes")
+    axes = mean_axes(node)
     count = prod(source.shape[axis] for axis in axes)
     return Mean(
-        **node.wired(Mean),
+        **node.wired(OP_NAMES[Mean]),
         axes=axes,
         keep_dims=bool(node.options["KeepDims"]),
         input_zero_point=source.zero_point,
@@ -676,14 +727,25 @@ def _mean(node: _Node) -> Layer:
     )
 
 
-def _add(node: _Node) -> Layer:
+def mean_axes(node: Node) -> tuple[int, ...]:
+    """Axes of a mean, counted from 0, in order."""
+    rank = len(node.input().shape)
+    axes = tuple(sorted({a + rank if a < 0 else a for a in node.integer_list(1, "axes")}))
+    if not axes or not 0 <= axes[0] <= axes[-1] < rank:
+        raise node.fail(f"must average over axes of its {rank} dimensions, not {axes}")
+    if axes[0] == 0:
+        raise UnsupportedError("must not average over the batch; export it with other axes")
+    return axes
+
+
+def _add(node: Node) -> Layer:
     first, second, output = node.operand(0), node.operand(1), node.output
     dtype = node.integers(first, second, output)
     parameters = multipliers.add_parameters(
         node.scale(first), node.scale(second), node.scale(output), dtype
     )
     return Add(
-        **node.wired(Add, 0, 1),
+        **node.wired(OP_NAMES[Add], 0, 1),
         input_zero_points=(first.zero_point, second.zero_point),
         output_zero_point=output.zero_point,
         left_shift=parameters.left_shift,
@@ -693,11 +755,11 @@ def _add(node: _Node) -> Layer:
     )
 
 
-def _mul(node: _Node) -> Layer:
+def _mul(node: Node) -> Layer:
     first, second, output = node.operand(0), node.operand(1), node.output
     node.integers(first, second, output)
     return Mul(
-        **node.wired(Mul, 0, 1),
+        **node.wired(OP_NAMES[Mul], 0, 1),
         input_zero_points=(first.zero_point, second.zero_point),
         output_zero_point=output.zero_point,
         requantization=multipliers.mul_requantization(
@@ -707,13 +769,12 @@ def _mul(node: _Node) -> Layer:
     )
 
 
-def _concat(node: _Node) -> Layer:
+def _concat(node: Node) -> Layer:
     positions = range(len(node.operator.inputs))
     inputs, output = [node.operand(p) for p in positions], node.output
     dtype = node.integers(*inputs, output)
     if node.options["FusedActivationFunction"] != 0:
         raise UnsupportedError("must have no fused activation; export it as an operator of its own")
-    axis = node.options["Axis"]
     pairs = tuple((node.scale(tensor), tensor.zero_point) for tensor in inputs)
     rescale = None
     if any(pair != (output.scale, output.zero_point) for pair in pairs):
@@ -724,32 +785,44 @@ def _concat(node: _Node) -> Layer:
             raise node.fail(f"must join scales that are comparable, not {pairs}")
         rescale = pairs
     return Concat(
-        **node.wired(Concat, *positions),
-        axis=axis + len(output.shape) if axis < 0 else axis,
+        **node.wired(OP_NAMES[Concat], *positions),
+        axis=concat_axis(node),
         rescale=rescale,
     )
 
 
-def _pad(node: _Node) -> Layer:
+def concat_axis(node: Node) -> int:
+    """Axis of a concatenation, counted from 0."""
+    axis: int = node.options["Axis"]
+    return axis + len(node.output.shape) if axis < 0 else axis
+
+
+def _pad(node: Node) -> Layer:
     source, output = node.input(), node.output
     node.integers(source, output)
     node.same_quantization(source, output)
-    amounts = node.integer_list(1, "paddings")
-    if len(amounts) != 2 * len(source.shape):
-        raise node.fail(f"must have {2 * len(source.shape)} paddings, not {len(amounts)}")
     value = output.zero_point
     if node.operator.name == "PADV2":
-        value = int(_codes(node.constant(2, "a fill value", (source.dtype,))).reshape(-1)[0])
+        value = int(stored_values(node.constant(2, "a fill value", (source.dtype,))).reshape(-1)[0])
     return Pad(
-        **node.wired(Pad),
-        paddings=tuple(zip(amounts[::2], amounts[1::2], strict=True)),
+        **node.wired(OP_NAMES[Pad]),
+        paddings=pad_amounts(node),
         value=value,
     )
 
 
-def _reshape(node: _Node) -> Layer:
+def pad_amounts(node: Node) -> tuple[tuple[int, int], ...]:
+    """Rows that a pad adds before and after each axis."""
+    amounts = node.integer_list(1, "paddings")
+    rank = len(node.input().shape)
+    if len(amounts) != 2 * rank:
+        raise node.fail(f"must have {2 * rank} paddings, not {len(amounts)}")
+    return tuple(zip(amounts[::2], amounts[1::2], strict=True))
+
+
+def _reshape(node: Node) -> Layer:
     node.integers(node.input(), node.output)
-    return Reshape(**node.wired(Reshape))
+    return Reshape(**node.wired(OP_NAMES[Reshape]))
 
 
 SOFTMAX_OUTPUTS = {
@@ -761,12 +834,10 @@ SOFTMAX_OUTPUTS = {
 """Scale and zero point that softmax's output must have, by input and output type."""
 
 
-def _softmax(node: _Node) -> Layer:
+def _softmax(node: Node) -> Layer:
     source, output = node.input(), node.output
     node.integers(source)
-    beta = float(node.options["Beta"])
-    if not 0 < beta <= MAX_SCALE:
-        raise node.fail(f"must have a beta above 0 and up to 2**60, not {beta}")
+    beta = softmax_beta(node)
     wanted = SOFTMAX_OUTPUTS.get((source.dtype, output.dtype))
     if wanted != (output.scale, output.zero_point):
         raise UnsupportedError(
@@ -776,19 +847,27 @@ def _softmax(node: _Node) -> Layer:
         )
     parameters = multipliers.softmax_parameters(beta, node.scale(source), source.dtype)
     return Softmax(
-        **node.wired(Softmax),
+        **node.wired(OP_NAMES[Softmax]),
         multiplier=parameters.multiplier,
         shift=parameters.shift,
         diff_min=parameters.diff_min,
     )
 
 
-def _clamp(activation: multipliers.Activation) -> Callable[[_Node], Layer]:
-    def build(node: _Node) -> Layer:
+def softmax_beta(node: Node) -> float:
+    """Factor of a softmax's input."""
+    beta = float(node.options["Beta"])
+    if not 0 < beta <= MAX_SCALE:
+        raise node.fail(f"must have a beta above 0 and up to 2**60, not {beta}")
+    return beta
+
+
+def _clamp(activation: multipliers.Activation) -> Callable[[Node], Layer]:
+    def build(node: Node) -> Layer:
         source, output = node.input(), node.output
         node.integers(source, output)
         return Clamp(
-            **node.wired(Clamp),
+            **node.wired(OP_NAMES[Clamp]),
             input_zero_point=source.zero_point,
             output_zero_point=output.zero_point,
             requantization=multipliers.requantization(node.scale(source) / node.scale(output)),
@@ -798,42 +877,46 @@ def _clamp(activation: multipliers.Activation) -> Callable[[_Node], Layer]:
     return build
 
 
-def _quantize(node: _Node) -> Layer:
+def _quantize(node: Node) -> Layer:
     source, output = node.input(), node.output
     node.integers(output)
     requantization = None
     if source.dtype != "float32":
         requantization = multipliers.requantization(node.scale(source) / node.scale(output))
     return Quantize(
-        **node.wired(Quantize),
+        **node.wired(OP_NAMES[Quantize]),
         input_zero_point=source.zero_point,
         output_zero_point=output.zero_point,
         requantization=requantization,
     )
 
 
-def _dequantize(node: _Node) -> Layer:
+def _dequantize(node: Node) -> Layer:
     source = node.input()
     node.integers(source)
     return Dequantize(
-        **node.wired(Dequantize), scale=node.scale(source), zero_point=source.zero_point
+        **node.wired(OP_NAMES[Dequantize]), scale=node.scale(source), zero_point=source.zero_point
     )
 
 
-def _resize(node: _Node) -> Layer:
+def _resize(node: Node) -> Layer:
     source, output = node.input(), node.output
     node.integers(source, output)
-    size = tuple(node.integer_list(1, "a size"))
-    if len(output.shape) != 4 or size != output.shape[1:3]:
-        raise node.fail(f"must resize to its output shape {output.shape}, not to {size}")
-    return ResizeNearest(
-        **node.wired(ResizeNearest),
-        align_corners=bool(node.options["AlignCorners"]),
-        half_pixel_centers=bool(node.options["HalfPixelCenters"]),
-    )
+    return ResizeNearest(**node.wired(OP_NAMES[ResizeNearest]), **resize_options(node))
 
 
-_BUILDERS: dict[str, tuple[Callable[[_Node], Layer], int, int]] = {
+def resize_options(node: Node) -> dict[str, Any]:
+    """Which pixel a resize takes."""
+    size, shape = tuple(node.integer_list(1, "a size")), node.output.shape
+    if len(shape) != 4 or size != shape[1:3]:
+        raise node.fail(f"must resize to its output shape {shape}, not to {size}")
+    return {
+        "align_corners": bool(node.options["AlignCorners"]),
+        "half_pixel_centers": bool(node.options["HalfPixelCenters"]),
+    }
+
+
+_BUILDERS: dict[str, tuple[Callable[[Node], Layer], int, int]] = {
     "CONV_2D": (_conv, 2, 3),
     "DEPTHWISE_CONV_2D": (_depthwise, 2, 3),
     "FULLY_CONNECTED": (_fully_connected, 2, 3),

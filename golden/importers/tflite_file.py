@@ -137,6 +137,16 @@ class FlatBuffer:
             self.operator_count: int = self._graph.OperatorsLength()
             self.tensor_count: int = self._graph.TensorsLength()
 
+    def operators(self) -> list[Operator]:
+        """Every operator of the subgraph but those that compute shapes."""
+        every = [self.operator(index) for index in range(self.operator_count)]
+        return [operator for operator in every if operator.name not in SHAPE_ARITHMETIC]
+
+    def computes_in_float(self, operators: Sequence[Operator]) -> bool:
+        """Whether all inputs and everything that is computed are float32."""
+        written = [index for operator in operators for index in operator.outputs]
+        return all(self.tensor(index).dtype == "float32" for index in (*self.inputs, *written))
+
     def operator(self, index: int) -> Operator:
         """Operator `index` of the subgraph; refuse what Napier does not know."""
         with _reading(f"operator {index}"):
