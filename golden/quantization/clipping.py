@@ -16,8 +16,8 @@ from golden.quantization.blocks import block_slices, each_block
 Float64Array = NDArray[np.float64]
 Int64Array = NDArray[np.int64]
 
-Projection = Callable[[Float64Array], NDArray[np.integer]]
-"""From real weights over their scale to integer codes, element by element."""
+Projection = Callable[[Float64Array], Float64Array]
+"""From real weights over their scale to the integers that stand for them, element by element."""
 
 RangeRule = Literal["max", "percentile", "mse", "kl"]
 RANGE_RULES: tuple[RangeRule, ...] = get_args(RangeRule)
