@@ -21,6 +21,8 @@ module descriptor #(
     parameter integer LANES         = 1,
     parameter integer CODE_W        = 8,
     parameter integer VECTOR        = 1,   // whether the engine has a vector unit
+    parameter integer WINOGRAD      = 0,   // forms that the engine has, see layer_engine
+    parameter integer CHUNK_WORDS   = 64,
     parameter integer DATA_W        = 64,
     parameter integer COORD_W       = 20,
     parameter integer FEED_ADDR_W   = 10,
@@ -112,7 +114,8 @@ module descriptor #(
   wire drains = word[2][4];
   wire [2:0] rounding = word[2][9:7];
   wire [2:0] mode = word[2][12:10];
-  wire flags_fit = word[2] >> 13 == '0 && order <= 2'd2 && rounding <= 3'd4 && mode <= LAST_MODE &&
+  wire [1:0] winograd = word[2][14:13];
+  wire flags_fit = word[2] >> 15 == '0 && order <= 2'd2 && rounding <= 3'd4 && mode <= LAST_MODE &&
       (order != 2'd0 || !new_layer) && (layer_end || !program_end) && (drains || !layer_end);
 
   // The run: tiles, memories, image, codes
@@ -137,6 +140,16 @@ module descriptor #(
     for (int i = 23; i <= 26; i++) codes_fit = codes_fit && fits(word[i], CODE_W + 1);
   end
 
+  // Chunks of a Winograd pass: as many as hold in_words words
+  wire [31:0] chunk_words = {16'd0, word[63][15:0]};
+  wire [31:0] chunks = {16'd0, word[63][31:16]};
+  wire [31:0] most_words = winograd == 2'd1 ? CHUNK_WORDS / 16 : CHUNK_WORDS / 36;
+  wire [31:0] whole_words = (chunks - 32'd1) * chunk_words;
+  wire form_fits = WINOGRAD[0] && winograd == 2'd1 || WINOGRAD[1] && winograd == 2'd2;
+  wire winograd_fits = winograd == 2'd0 ? word[63] == '0 :
+      form_fits && drains && mode == 3'd0 && counts(chunk_words, most_words) && chunks != '0 &&
+      whole_words < word[12] && word[12] - whole_words <= chunk_words;
+
   // Transfers
   wire loads_weights = word[34] != '0;
   wire loads = word[39] != '0;
@@ -154,10 +167,10 @@ module descriptor #(
       drains && (word[52] & WORD_PART) == '0 && (word[55] & WORD_PART) == '0 &&
       word[54] != '0 && word[58] != '0 && word[59] != '0 && word[57] < ROWS && word[60] < ROWS &&
       word[62] >> 16 == '0 && {24'd0, word[62][7:0]} < FEED && {24'd0, word[62][15:8]} < FEED;
-  wire reserved_fit = word[51] == '0 && word[63] == '0;
+  wire reserved_fit = word[51] == '0;
 
   wire sensible = flags_fit && tiles_fit && results_fit && memories_fit && image_fits &&
-      codes_fit && weights_fit && load_fits && store_fits && reserved_fit;
+      codes_fit && weights_fit && load_fits && store_fits && winograd_fits && reserved_fit;
   assign error = word[0] != MAGIC ? 3'd3 : word[1] != MACHINE_ID ? 3'd4 : sensible ? 3'd0 : 3'd5;
 endmodule
 

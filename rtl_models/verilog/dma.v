@@ -109,6 +109,7 @@ module dma #(
     input wire [ 7:0] cfg_store_first_lane,
     input wire [ 7:0] cfg_store_last_lane,
     input wire [31:0] cfg_out_words,
+    input wire [ 1:0] cfg_store_form,
 
     // descriptor
     output wire                    desc_write,
@@ -430,6 +431,7 @@ module dma #(
       .start_first_lane     (cfg_store_first_lane),
       .start_last_lane      (cfg_store_last_lane),
       .start_out_words      (cfg_out_words),
+      .start_form           (cfg_store_form),
       .out_read             (out_read),
       .out_read_addr        (out_read_addr),
       .out_read_data        (out_read_data),

@@ -10,9 +10,9 @@
 //
 //   port          meaning
 //   begin_run     first read of the streams
-//   pixel_last    the tile being computed is the last pixel tile of its channel tile; run_last: it
-//                 is the last tile of the run
-//   feed_*        words of the feeder
+//   part_last     the part being computed is the last of its tile; pixel_last: the tile is the last
+//                 pixel tile of its channel tile; run_last: the part is the last of the run
+//   feed_*        words for the array, or the vector unit, which takes CODE_W + 1 bits of operands
 //   fire          the tile ends in this cycle (rule A5)
 //   issue_any     some column issues, or the unit takes a word
 //   all_done      the tile waits for handoff_ready only
@@ -28,6 +28,7 @@ module engine_core #(
     parameter integer PE_KIND       = 0,
     parameter integer TERMS         = 1,
     parameter integer CODE_W        = 8,
+    parameter integer X_W           = 9,   // operands of the array, CODE_W + 1 or more
     parameter integer WEIGHT_W      = 9,
     parameter integer SHIFT_W       = 4,
     parameter integer ADV_W         = 4,
@@ -41,7 +42,6 @@ module engine_core #(
     parameter integer TAP_W         = 8,
     parameter integer STREAM_PLACES = 0,
     parameter integer STREAM_ADDR_W = 10,
-    localparam integer X_W            = CODE_W + 1,
     localparam integer LANE_W         = FEED > 1 ? $clog2(FEED) : 1,
     localparam integer COL_W          = COLS > 1 ? $clog2(COLS) : 1,
     localparam integer RESULT_COL_W   = LANE_W > COL_W ? LANE_W : COL_W,
@@ -62,6 +62,7 @@ module engine_core #(
 
     // tile being computed
     input wire begin_run,
+    input wire part_last,
     input wire pixel_last,
     input wire run_last,
 
@@ -112,6 +113,7 @@ module engine_core #(
           .flush      (flush),
           .cfg_base   (cfg_stream_base),
           .begin_run  (begin_run && !vector),
+          .part_last  (part_last),
           .pixel_last (pixel_last),
           .run_last   (run_last),
           .read       (stream_read[c]),
@@ -178,6 +180,7 @@ module engine_core #(
   generate
     if (VECTOR != 0) begin : g_vector
       wire [ROWS*POST_W-1:0] unit_result;
+      wire [ROWS*FEED*(CODE_W+1)-1:0] unit_data;
 
       vector_unit #(
           .ROWS  (ROWS),
@@ -192,7 +195,7 @@ module engine_core #(
           .cfg_mode     (cfg_mode),
           .feed_valid   (feed_valid && vector),
           .feed_ready   (unit_ready),
-          .feed_data    (feed_data),
+          .feed_data    (unit_data),
           .feed_mask    (feed_mask),
           .feed_last    (feed_last),
           .handoff_ready(handoff_ready),
@@ -207,6 +210,10 @@ module engine_core #(
       assign vector          = cfg_mode != '0;
       assign result_overflow = vector ? '0 : array_overflow;
       assign result_events   = vector ? '0 : array_events;
+
+      for (r = 0; r < ROWS * FEED; r = r + 1) begin : g_operand
+        assign unit_data[r*(CODE_W+1)+:CODE_W+1] = feed_data[r*X_W+:CODE_W+1];
+      end
 
       for (r = 0; r < ROWS; r = r + 1) begin : g_row
         wire [ARRAY_RESULT_W-1:0] value = array_result[r*ARRAY_RESULT_W+:ARRAY_RESULT_W];

@@ -1,11 +1,12 @@
 `default_nettype none
 
 // Runs a layer, or a pass of one: feeds the array or the vector unit, drains and requantizes their
-// results. Engines with VECTOR = 0 have no vector unit and run cfg_mode 0 only.
+// results. Engines with VECTOR = 0 have no vector unit and run cfg_mode 0 only, those with
+// WINOGRAD = 0 no Winograd unit, and cfg_winograd 0 only.
 //
 // `start` is sampled while `busy` is low (cycle 0); the configuration is stable from there to `done`.
 // A run whose last fire is in cycle t takes t + N + 7 cycles, N being the result cycles of its last
-// tile; with cfg_drain = 0 it is one tile, keeps its accumulators and takes t + 1 (rules E1 to E4).
+// tile (t + N + 10 with cfg_winograd, rule W5); with cfg_drain = 0 it is one tile, keeps its accumulators and takes t + 1 (rules E1 to E4).
 // `done` is high in the last cycle; the counters are final from the cycle after it to the next start.
 // Every cycle has one cause (rule E5): cycles = compute + fill + stall_feed + drain.
 // Synchronous reset at any time; it also clears the accumulators.
@@ -39,6 +40,9 @@
 //   cfg_second_offset     add, mul: input zero point of the first operand minus that of the second
 //   cfg_left_shift, cfg_first_multiplier .. cfg_second_shift
 //                         add: rescaling of the operands, see operand_rescaler
+//   cfg_winograd          0 direct, 1 F(2,3), 2 F(4,3); pixels are tiles of outputs then (W1 to W7)
+//   cfg_chunk_words, cfg_chunks
+//                         words of input channels of a chunk; chunks of a tile (W2)
 //
 // model: simulator.stepped; rules E1 to E5, V1 to V3.
 module layer_engine #(
@@ -62,6 +66,9 @@ module layer_engine #(
     parameter integer VECTOR        = 1,   // 0: no vector unit
     parameter integer LANES         = 1,
     parameter integer POST_W        = 32,
+    // Winograd unit
+    parameter integer WINOGRAD      = 0,   // 0: none, 1: F(2,3), 2: F(4,3), 3: both
+    parameter integer CHUNK_WORDS   = 64,  // transformed words of a chunk at most
     // memories and loops
     parameter integer FEED_PLACES   = 0,   // feed words in a beat; 0 or 1: plain addresses
     parameter integer STREAM_PLACES = 0,   // stream entries in a beat
@@ -75,6 +82,8 @@ module layer_engine #(
     parameter integer TILE_W        = 16,
     // derived
     localparam integer X_W           = CODE_W + 1,
+    localparam integer OPERAND_W     = X_W + (WINOGRAD > 1 ? 7 : WINOGRAD > 0 ? 2 : 0),
+    localparam integer CHUNK_W       = $clog2(CHUNK_WORDS / 16 + 1),
     localparam integer LANE_W        = FEED > 1 ? $clog2(FEED) : 1,
     localparam integer ENTRY_CODE_W  = PE_KIND == 0 ? WEIGHT_W :
                                       PE_KIND == 1 ? TERMS * (2 + SHIFT_W) : 2,
@@ -131,6 +140,9 @@ module layer_engine #(
     input wire signed [              7:0] cfg_first_shift,
     input wire signed [             31:0] cfg_second_multiplier,
     input wire signed [              7:0] cfg_second_shift,
+    input wire        [              1:0] cfg_winograd,
+    input wire        [      CHUNK_W-1:0] cfg_chunk_words,
+    input wire        [       TILE_W-1:0] cfg_chunks,
 
     // feed memory
     output wire                   feed_read,
@@ -166,9 +178,11 @@ module layer_engine #(
     output wire [31:0] overflow_events,
     output wire [31:0] overflow_outputs
 );
-  localparam integer RESULT_W = VECTOR != 0 ? POST_W : SPILL > 0 ? WIDE_BITS : ACC_BITS;
+  localparam integer ARRAY_RESULT_W = SPILL > 0 ? WIDE_BITS : ACC_BITS;
+  localparam integer RESULT_W = VECTOR != 0 ? POST_W : ARRAY_RESULT_W;
   localparam integer RESULT_COLS = COLS > FEED ? COLS : FEED;
   localparam integer RESULT_COL_W = RESULT_COLS > 1 ? $clog2(RESULT_COLS) : 1;
+  localparam integer HANDOFF_W = RESULTS_W + (WINOGRAD > 1 ? 4 : WINOGRAD > 0 ? 2 : 0);
   localparam [1:0] FILL_CYCLES = 2'd3;
 
   initial begin
@@ -220,9 +234,10 @@ module layer_engine #(
       .drain_cycles     (drain_cycles)
   );
 
-  // The tile being computed
-  wire pixel_last, channel_last;
-  assign fire_last = fire && pixel_last && channel_last;
+  // The tile being computed, and its part
+  wire pixel_last, channel_last, part_last;
+  wire run_last = part_last && pixel_last && channel_last;
+  assign fire_last = fire && run_last;
 
   tile_counter #(
       .TILE_W(TILE_W)
@@ -231,7 +246,7 @@ module layer_engine #(
       .cfg_pixel_tiles  (cfg_pixel_tiles),
       .cfg_channel_tiles(cfg_channel_tiles),
       .load             (begin_q),
-      .advance          (fire),
+      .advance          (fire && part_last),
       .pixel_last       (pixel_last),
       .channel_last     (channel_last)
   );
@@ -308,6 +323,81 @@ module layer_engine #(
       .last               (feed_last)
   );
 
+  // Words for the array: those of the feeder, or what the input transform makes of them
+  wire core_valid, core_ready;
+  wire [ROWS*FEED*OPERAND_W-1:0] core_data;
+  wire [HANDOFF_W-1:0] fire_results;  // cycles until the next fire may come
+  wire [RESULTS_W-1:0] results = channel_last ? cfg_results_last : cfg_results;
+
+  genvar operand;
+  generate
+    if (WINOGRAD != 0) begin : g_winograd
+      wire winograd = cfg_winograd != 2'd0;
+      wire patch_ready, patch_valid;
+      wire [ROWS*FEED*OPERAND_W-1:0] patch_data, feed_wide;
+      wire part_first;
+      wire [2:0] tap_row, tap_column;
+      wire unused_part = ^{part_first, tap_row, tap_column};
+
+      input_transform #(
+          .FORMS  (WINOGRAD),
+          .LANES  (ROWS * FEED),
+          .X_W    (X_W),
+          .HALF   (CHUNK_WORDS),
+          .WORDS_W(ACT_ADDR_W)
+      ) u_transform (
+          .clk            (clk),
+          .rst            (rst),
+          .flush          (accept),
+          .cfg_form4      (cfg_winograd[1]),
+          .cfg_words      (cfg_in_words),
+          .cfg_chunk_words(cfg_chunk_words),
+          .in_valid       (feed_valid && winograd),
+          .in_ready       (patch_ready),
+          .in_data        (feed_data),
+          .out_valid      (patch_valid),
+          .out_ready      (core_ready && winograd),
+          .out_data       (patch_data)
+      );
+
+      part_counter #(
+          .CHUNKS_W(TILE_W)
+      ) u_part (
+          .clk         (clk),
+          .cfg_winograd(cfg_winograd),
+          .cfg_chunks  (cfg_chunks),
+          .load        (begin_q),
+          .advance     (fire),
+          .first       (part_first),
+          .last        (part_last),
+          .tap_row     (tap_row),
+          .tap_column  (tap_column)
+      );
+
+      assign feed_ready = winograd ? patch_ready : core_ready;
+      assign core_valid = winograd ? patch_valid : feed_valid;
+      assign core_data  = winograd ? patch_data : feed_wide;
+
+      // W5: a tile's last results take as many cycles as they have outputs.
+      wire [HANDOFF_W-1:0] all_results = HANDOFF_W'(results);
+      wire [HANDOFF_W-1:0] least = all_results == HANDOFF_W'(1) ? HANDOFF_W'(2) : all_results;
+      assign fire_results = !winograd ? all_results : !part_last ? least :
+          cfg_winograd[1] ? all_results << 4 : all_results << 2;
+
+      for (operand = 0; operand < ROWS * FEED; operand = operand + 1) begin : g_operand
+        assign feed_wide[operand*OPERAND_W+:OPERAND_W] =
+            OPERAND_W'($signed(feed_data[operand*X_W+:X_W]));
+      end
+    end else begin : g_direct
+      wire unused = ^{cfg_chunk_words};
+      assign feed_ready   = core_ready;
+      assign core_valid   = feed_valid;
+      assign core_data    = feed_data;
+      assign fire_results = results;
+      assign part_last    = 1'b1;
+    end
+  endgenerate
+
   // Array and vector unit
   wire handoff_ready;
   wire [RESULT_COL_W-1:0] result_col;
@@ -323,6 +413,7 @@ module layer_engine #(
       .PE_KIND      (PE_KIND),
       .TERMS        (TERMS),
       .CODE_W       (CODE_W),
+      .X_W          (OPERAND_W),
       .WEIGHT_W     (WEIGHT_W),
       .SHIFT_W      (SHIFT_W),
       .ADV_W        (ADV_W),
@@ -344,11 +435,12 @@ module layer_engine #(
       .cfg_drain      (cfg_drain),
       .cfg_stream_base(cfg_stream_base),
       .begin_run      (begin_q),
+      .part_last      (part_last),
       .pixel_last     (pixel_last),
-      .run_last       (pixel_last && channel_last),
-      .feed_valid     (feed_valid),
-      .feed_ready     (feed_ready),
-      .feed_data      (feed_data),
+      .run_last       (run_last),
+      .feed_valid     (core_valid),
+      .feed_ready     (core_ready),
+      .feed_data      (core_data),
       .feed_mask      (feed_mask),
       .feed_last      (feed_last),
       .stream_read    (stream_read),
@@ -402,7 +494,9 @@ module layer_engine #(
       .POST_W      (POST_W),
       .PARAM_ADDR_W(PARAM_ADDR_W),
       .OUT_ADDR_W  (OUT_ADDR_W),
-      .TILE_W      (TILE_W)
+      .TILE_W      (TILE_W),
+      .WINOGRAD    (WINOGRAD),
+      .SUM_W       (ARRAY_RESULT_W)
   ) u_drain (
       .clk                  (clk),
       .rst                  (rst),
@@ -427,9 +521,11 @@ module layer_engine #(
       .cfg_first_shift      (cfg_first_shift),
       .cfg_second_multiplier(cfg_second_multiplier),
       .cfg_second_shift     (cfg_second_shift),
+      .cfg_winograd         (cfg_winograd),
+      .cfg_chunks           (cfg_chunks),
       .begin_run            (begin_q),
       .fire                 (fire && cfg_drain),
-      .fire_results         (channel_last ? cfg_results_last : cfg_results),
+      .fire_results         (fire_results),
       .handoff_ready        (handoff_ready),
       .finished             (finished),
       .pixel_exists         (drain_exists),

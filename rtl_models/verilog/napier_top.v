@@ -27,6 +27,9 @@ module napier_top #(
     parameter integer VECTOR       = 1,   // 0: no vector unit
     parameter integer LANES        = 1,
     parameter integer POST_W       = 32,
+    // Winograd unit
+    parameter integer WINOGRAD     = 0,   // 0: none, 1: F(2,3), 2: F(4,3), 3: both
+    parameter integer CHUNK_WORDS  = 64,  // transformed words of a chunk at most
     // bus
     parameter integer DATA_W       = 64,  // a power of two, 32 to 1024
     parameter integer ADDR_W       = 40,  // 33 to 64
@@ -110,6 +113,7 @@ module napier_top #(
   localparam integer COORD_W = 20;
   localparam integer TILE_W = 16;
   localparam integer START_W = 16;
+  localparam integer CHUNK_W = $clog2(CHUNK_WORDS / 16 + 1);
 
   // words
   localparam integer WORD_W = FEED * CODE_W;
@@ -169,6 +173,8 @@ module napier_top #(
       .ACC_BITS     (ACC_BITS),
       .SATURATE     (SATURATE),
       .VECTOR       (VECTOR),
+      .WINOGRAD     (WINOGRAD),
+      .CHUNK_WORDS  (CHUNK_WORDS),
       .LANES        (LANES),
       .DATA_W       (DATA_W),
       .ADDR_W       (ADDR_W),
@@ -304,6 +310,7 @@ module napier_top #(
       .cfg_store_first_lane     (running[62*32+:8]),
       .cfg_store_last_lane      (running[62*32+8+:8]),
       .cfg_out_words            (running[13*32+:32]),
+      .cfg_store_form           (running[2*32+13+:2]),
       .desc_write               (desc_write),
       .desc_index               (desc_index),
       .desc_data                (desc_data),
@@ -402,6 +409,8 @@ module napier_top #(
       .VECTOR       (VECTOR),
       .LANES        (LANES),
       .POST_W       (POST_W),
+      .WINOGRAD     (WINOGRAD),
+      .CHUNK_WORDS  (CHUNK_WORDS),
       .FEED_PLACES  (FEED_PLACES),
       .STREAM_PLACES(STREAM_PLACES),
       .FEED_ADDR_W  (FEED_ADDR_W),
@@ -456,6 +465,9 @@ module napier_top #(
       .cfg_first_shift      (running[30*32+:8]),
       .cfg_second_multiplier(running[31*32+:32]),
       .cfg_second_shift     (running[32*32+:8]),
+      .cfg_winograd         (running[2*32+13+:2]),
+      .cfg_chunk_words      (running[63*32+:CHUNK_W]),
+      .cfg_chunks           (running[63*32+16+:TILE_W]),
       .feed_read            (feed_read),
       .feed_addr            (feed_addr),
       .feed_word            (feed_word),

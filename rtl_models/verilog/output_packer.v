@@ -10,6 +10,10 @@
 // cycles after `start`, the first of a beat at the earliest in the cycle in which the beat before is
 // taken. A beat is out in the cycle after its last piece is read and stays until it is taken.
 //
+// With start_form 1 or 2 (F(2,3), F(4,3); rule W6) a bank's words are tiles of m x m outputs, m being
+// 2 or 4: m words of an output row come from a bank, out_words addresses apart, and m output rows
+// from the same tiles, m * out_words apart; tiles are m * m * out_words apart. Pieces are one word.
+//
 // Strobes: the bytes of the run's words, but no lane below first_lane in plane 0 and none above
 // last_lane in the last plane; bytes without strobe are 0. All start_* are sampled at `start`.
 // Addresses count in 32 bits; one beyond OUT_WORDS - 1 is a `bounds_error`, and its piece gets no
@@ -42,6 +46,7 @@ module output_packer #(
     input wire [ 7:0] start_first_lane,
     input wire [ 7:0] start_last_lane,
     input wire [31:0] start_out_words,
+    input wire [ 1:0] start_form,
 
     // banks
     output wire                       out_read,
@@ -78,6 +83,7 @@ module output_packer #(
 
   // What `start` sampled
   logic [31:0] words_q, stride_q, first_row_words_q, row_words_q, gap_words_q, out_words_q;
+  logic [1:0] form_q;  // log2 of m
   logic [BANK_W-1:0] first_bank_q, gap_banks_q;
   logic [FEED-1:0] from_first_q, to_last_q;  // lanes written in plane 0, in the last plane
 
@@ -89,6 +95,7 @@ module output_packer #(
       row_words_q       <= start_row_words;
       gap_words_q       <= start_gap_words;
       out_words_q       <= start_out_words;
+      form_q            <= start_form;
       first_bank_q      <= BANK_W'(start_bank);
       gap_banks_q       <= BANK_W'(start_gap_banks);
       from_first_q      <= {FEED{1'b1}} << start_first_lane;
@@ -108,6 +115,7 @@ module output_packer #(
   always_comb begin
     words = beat_left;
     if (words > ROWS) words = ROWS;
+    if (form_q != 2'd0) words = 32'd1;
     if (words > run_left_q) words = run_left_q;
     if (words > row_left_q) words = row_left_q;
   end
@@ -162,33 +170,68 @@ module output_packer #(
     end
   end
 
-  // Bank and address of the next word: beyond the piece, and beyond the gap at a row's end
-  logic [31:0] addr_q, plane_q;
-  logic [BANK_W-1:0] bank_q;
+  // Bank and address of the next tile: beyond the piece, and beyond the gap at a row's end. A tile
+  // is one word, or m x m.
+  logic [31:0] addr_q, plane_q, row_addr_q;  // of the tile, the plane, the row of tiles
+  logic [BANK_W-1:0] bank_q, row_bank_q;
+  logic [31:0] sub_q, row_sub_q;  // words before this output of the tile, before its output row
+  logic [1:0] in_row_q, in_column_q;  // output of the tile
+  wire [1:0] last_output = form_q[1] ? 2'd3 : form_q;
+  wire [31:0] line_words = out_words_q << {form_q, 1'b0};
+  wire tile_end = row_end || in_column_q == last_output;
+  wire rows_end = row_end && in_row_q == last_output;
   wire [BANK_W-1:0] bank_sum = bank_q + BANK_W'(words);
   wire bank_wraps = bank_sum >= BANK_W'(ROWS);
   wire [BANK_W-1:0] next_bank = bank_wraps ? bank_sum - BANK_W'(ROWS) : bank_sum;
-  wire [31:0] next_addr = addr_q + (bank_wraps ? out_words_q : '0);
+  wire [31:0] next_addr = addr_q + (bank_wraps ? line_words : '0);
   wire [BANK_W-1:0] row_bank_sum = next_bank + gap_banks_q;
   wire row_bank_wraps = row_bank_sum >= BANK_W'(ROWS);
   wire [BANK_W-1:0] row_bank = row_bank_wraps ? row_bank_sum - BANK_W'(ROWS) : row_bank_sum;
-  wire [31:0] row_addr = next_addr + gap_words_q + (row_bank_wraps ? out_words_q : '0);
+  wire [31:0] row_addr = next_addr + gap_words_q + (row_bank_wraps ? line_words : '0);
+  wire [31:0] next_row_sub = row_sub_q + (out_words_q << form_q);
 
   always_ff @(posedge clk) begin
     if (start) begin
-      plane_q <= start_base;
-      addr_q  <= start_base;
-      bank_q  <= BANK_W'(start_bank);
+      plane_q     <= start_base;
+      addr_q      <= start_base;
+      row_addr_q  <= start_base;
+      bank_q      <= BANK_W'(start_bank);
+      row_bank_q  <= BANK_W'(start_bank);
+      sub_q       <= '0;
+      row_sub_q   <= '0;
+      in_row_q    <= '0;
+      in_column_q <= '0;
     end else if (moves) begin
+      in_column_q <= tile_end ? '0 : in_column_q + 1'b1;
+      sub_q       <= tile_end ? row_sub_q : sub_q + out_words_q;
+      if (tile_end) begin
+        addr_q <= next_addr;
+        bank_q <= next_bank;
+      end
+      if (row_end) begin
+        in_row_q  <= in_row_q + 1'b1;
+        row_sub_q <= next_row_sub;
+        sub_q     <= next_row_sub;
+        addr_q    <= row_addr_q;
+        bank_q    <= row_bank_q;
+      end
+      if (rows_end || run_end) begin
+        in_row_q   <= '0;
+        row_sub_q  <= '0;
+        sub_q      <= '0;
+        addr_q     <= run_end ? plane_q + 1'b1 : row_addr;
+        row_addr_q <= run_end ? plane_q + 1'b1 : row_addr;
+        bank_q     <= run_end ? first_bank_q : row_bank;
+        row_bank_q <= run_end ? first_bank_q : row_bank;
+      end
       if (run_end) plane_q <= plane_q + 1'b1;
-      addr_q <= run_end ? plane_q + 1'b1 : row_end ? row_addr : next_addr;
-      bank_q <= run_end ? first_bank_q : row_end ? row_bank : next_bank;
     end
   end
 
-  wire [31:0] upper = addr_q + out_words_q;
+  wire [31:0] place = addr_q + sub_q;
+  wire [31:0] upper = place + line_words;
   wire reaches_upper = bank_wraps && next_bank != '0;
-  assign bounds_error = read && (addr_q >= OUT_WORDS || reaches_upper && upper >= OUT_WORDS);
+  assign bounds_error = read && (place >= OUT_WORDS || reaches_upper && upper >= OUT_WORDS);
 
   // The piece that was read
   logic piece_first_plane_q, piece_last_plane_q, first_plane_q;
@@ -228,7 +271,7 @@ module output_packer #(
   generate
     for (b = 0; b < ROWS; b = b + 1) begin : g_bank
       assign out_read_addr[b*OUT_ADDR_W+:OUT_ADDR_W] =
-          OUT_ADDR_W'(bank_q > BANK_W'(b) ? upper : addr_q);
+          OUT_ADDR_W'(bank_q > BANK_W'(b) ? upper : place);
     end
     for (w = 0; w < BEAT_WORDS; w = w + 1) begin : g_word
       wire [31:0] from = w - 32'(piece_pos_q);

@@ -3,8 +3,9 @@
 // Reads one column's entry stream from its memory: the memory's output register is the stream.
 //
 // `begin_run` reads the first entry; a column that issues (valid and ready) reads its next entry in
-// the same cycle. After a tile's `last` entry the tile's entries start again, after the last pixel
-// tile the next channel tile's follow, and after the last tile nothing does (rules E2, S5).
+// the same cycle. After a tile's last entry the tile's entries start again, after the last pixel
+// tile the next channel tile's follow, and after the last tile nothing does (rules E2, S5). A tile
+// of several parts has a `last` entry for each; they follow each other (rule W4).
 // The memory holds its output while `read` is low. Reset and `flush` end the stream.
 //
 // model: simulator.stepped; rule E2.
@@ -19,9 +20,10 @@ module stream_reader #(
     // configuration: address of the first entry
     input wire [ADDR_W-1:0] cfg_base,
 
-    // control: first read; the tile being computed is the last pixel tile of its channel tile, is
-    // the last tile of the run
+    // control: first read; the part being computed is the tile's last, the tile is the last pixel
+    // tile of its channel tile, the part is the last of the run
     input wire begin_run,
+    input wire part_last,
     input wire pixel_last,
     input wire run_last,
 
@@ -39,7 +41,7 @@ module stream_reader #(
   logic [ADDR_W-1:0] first_q;  // of the tile's first entry
 
   wire issue = valid_q && entry_ready;
-  wire tile_end = issue && last;
+  wire tile_last = last && part_last;
   wire [ADDR_W-1:0] following;
 
   next_address #(
@@ -52,14 +54,14 @@ module stream_reader #(
 
   assign entry_valid = valid_q;
   assign read = begin_run || issue && !(last && run_last);
-  assign addr = begin_run ? cfg_base : last && !pixel_last ? first_q : following;
+  assign addr = begin_run ? cfg_base : tile_last && !pixel_last ? first_q : following;
 
   always_ff @(posedge clk) begin
     if (rst || flush) valid_q <= 1'b0;
     else if (read || issue) valid_q <= read;
     if (read) addr_q <= addr;
     if (begin_run) first_q <= cfg_base;
-    else if (tile_end && pixel_last) first_q <= following;
+    else if (issue && tile_last && pixel_last) first_q <= following;
   end
 endmodule
 
