@@ -9,6 +9,9 @@ from simulator.program import ROUNDINGS, LayerProgram, check_bias
 PE_KINDS = {"mac": 0, "shift_add": 1, "ternary": 2}
 """Numbers of the PE kinds in Verilog."""
 
+FORMS = {"none": 0, "f2": 1, "f4": 2, "both": 3}
+"""Numbers of the Winograd forms in Verilog."""
+
 COORD_BITS = 20
 """Width of image coordinates in the engine (COORD_W), signed."""
 
@@ -54,6 +57,9 @@ CONFIGURATION = (
     "cfg_first_shift",
     "cfg_second_multiplier",
     "cfg_second_shift",
+    "cfg_winograd",
+    "cfg_chunk_words",
+    "cfg_chunks",
 )
 """Configuration ports of `layer_engine`, in the order of its header."""
 
@@ -95,6 +101,8 @@ def engine_parameters(hardware: Hardware) -> dict[str, int]:
         "WIDE_BITS": array.wide_acc_bits,
         "LANES": hardware.post.lanes,
         "POST_W": hardware.post_bits,
+        "WINOGRAD": FORMS[hardware.winograd.forms],
+        "CHUNK_WORDS": hardware.winograd.chunk_words,
         "FEED_ADDR_W": address_bits(weight_bits // widths.feed),
         "ACT_ADDR_W": widths.address - 1,
         "STREAM_ADDR_W": address_bits(weight_bits // (array.cols * widths.entry)),
@@ -130,6 +138,7 @@ def top_parameters(
     names = (
         *("ROWS", "COLS", "FEED", "DEPTH", "PE_KIND", "TERMS", "CODE_W", "WEIGHT_W", "ACC_BITS"),
         *("SATURATE", "EVENTS_W", "SPILL", "WIDE_BITS", "LANES", "POST_W"),
+        *("WINOGRAD", "CHUNK_WORDS"),
     )
     return {name: engine[name] for name in names} | {
         "DATA_W": 8 * hardware.beat_bytes,
@@ -211,6 +220,9 @@ def run_configuration(
         "cfg_first_shift": 0,
         "cfg_second_multiplier": 0,
         "cfg_second_shift": 0,
+        "cfg_winograd": 0,
+        "cfg_chunk_words": 0,
+        "cfg_chunks": 0,
     }
     _check(program, values)
     return values

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from golden.network import DTYPES, FullyConnected, Network
+from golden.network import DTYPES, Network
 from simulator.descriptors import MAGIC, MODES, encode_descriptor
 from simulator.hardware import Hardware
 from simulator.lowering import Step
@@ -32,7 +32,7 @@ from simulator.program import (
     LayerProgram,
     Parameters,
     check_bias,
-    compile_layer,
+    compile_geometry,
     encode_feed_word,
     feed_fields,
     pass_feed_words,
@@ -176,13 +176,9 @@ class StepProgram:
     @cached_property
     def layer(self) -> LayerProgram | None:
         """Streams and feed words of the whole layer; None for the vector unit."""
-        layer, geometry = self.step.layer, self.geometry
-        if layer is None:
+        if self.step.layer is None:
             return None
-        shape: tuple[int, ...] = (1, geometry.height, geometry.width, geometry.in_channels)
-        if isinstance(layer, FullyConnected):
-            shape = (1, *shape[2:])
-        program = compile_layer(layer, shape, self.hardware)
+        program = compile_geometry(self.step.layer, self.geometry, self.hardware)
         check_bias(program)
         return program
 
@@ -284,6 +280,7 @@ class StepProgram:
             "shared_parameter": int(shared),
             "rounding": ROUNDINGS.index(parameters.rounding),
             "mode": MODES.index(self.mode),
+            "winograd": geometry.form,
             "layer": layer,
             "pixel_tiles": each.pixel_tiles[1] - each.pixel_tiles[0],
             "channel_tiles": each.channel_tiles[1] - each.channel_tiles[0],
@@ -311,6 +308,8 @@ class StepProgram:
             "load_streams": block.load_streams,
             **_load_values(each, geometry),
             **_store_values(each.store, geometry, out_words),
+            "chunk_words": geometry.chunk_words,
+            "chunks": geometry.chunks if geometry.form else 0,
         }
 
     def _operands(self) -> dict[str, int]:
@@ -381,5 +380,5 @@ def _store_values(store: Store | None, geometry: Geometry, out_words: int) -> di
         "store_first_lane": store.first_lane,
         "store_last_lane": store.last_lane,
         "store_gap_banks": gap % geometry.rows,
-        "store_gap_words": gap // geometry.rows * out_words,
+        "store_gap_words": gap // geometry.rows * out_words * geometry.tile_outputs,
     }

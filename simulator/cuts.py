@@ -20,7 +20,7 @@ from simulator import kernels
 from simulator.hardware import Hardware
 from simulator.lowering import Step
 from simulator.passes import Range
-from simulator.program import Geometry
+from simulator.program import Geometry, entry_rule, patch_order, word_order
 
 MAX_PASSES = 1 << 17
 """Passes that a step may have."""
@@ -42,12 +42,17 @@ class ChannelTile:
         that of the whole input. The two words of add and mul are 0 and 1, the operands.
     counts : (C, n) int32 array
         Entries of each column at each word, fillers not included; (1, n) ones for vector steps.
+        With a Winograd form the words of `words` are those of the patches (rule W1), and those of
+        `counts` the transformed ones in the order of rule W3.
+    ends : (parts,) int64 array
+        One past the last word of each part (rule W4); n alone for a direct convolution.
     """
 
     first_channel: int
     channels: int
     words: NDArray[np.int64]
     counts: NDArray[np.int32]
+    ends: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -190,8 +195,10 @@ def channel_tiles(step: Step, hardware: Hardware) -> tuple[ChannelTile, ...]:
         geometry.groups,
         geometry.in_words,
         geometry.feed,
-        hardware.serial,
+        *entry_rule(hardware),
     )
+    if geometry.form:
+        return _winograd_tiles(geometry, counts)
     tiles = []
     for first in range(0, geometry.out_channels, cols):
         block = counts[first : first + cols]
@@ -200,16 +207,34 @@ def channel_tiles(step: Step, hardware: Hardware) -> tuple[ChannelTile, ...]:
             words = np.array([_input_channels(geometry, (first, first + 1))[0] // geometry.feed])
         padded = np.zeros((cols, words.size), dtype=np.int32)
         padded[: len(block)] = block[:, words]
-        tiles.append(ChannelTile(first, len(block), words, padded))
+        tiles.append(ChannelTile(first, len(block), words, padded, np.array([words.size])))
+    return tuple(tiles)
+
+
+def _winograd_tiles(geometry: Geometry, counts: NDArray[np.int32]) -> tuple[ChannelTile, ...]:
+    """List all words of patches, and count the entries of the parts (rules W1, W3, W4)."""
+    ends = np.cumsum(geometry.part_words)
+    ordered = counts[:, word_order(geometry)]
+    tiles = []
+    for first in range(0, geometry.out_channels, geometry.cols):
+        block = ordered[first : first + geometry.cols]
+        padded = np.zeros((geometry.cols, ordered.shape[1]), dtype=np.int32)
+        padded[: len(block)] = block
+        tiles.append(ChannelTile(first, len(block), patch_order(geometry), padded, ends))
     return tuple(tiles)
 
 
 def _vector_tiles(step: Step, geometry: Geometry) -> tuple[ChannelTile, ...]:
     taps = np.arange(step.operands * geometry.kernel[0] * geometry.kernel[1])
     ones = np.ones((1, taps.size), dtype=np.int32)
+    ends = np.array([taps.size])
     return tuple(
         ChannelTile(
-            tile * geometry.feed, geometry.columns_used(tile), taps * geometry.in_words + tile, ones
+            tile * geometry.feed,
+            geometry.columns_used(tile),
+            taps * geometry.in_words + tile,
+            ones,
+            ends,
         )
         for tile in range(geometry.channel_tiles)
     )
@@ -309,7 +334,7 @@ class Cutter:
         cols = self.geometry.cols if step.unit == "array" else 0
         entries = np.zeros((len(self.tiles) + 1, cols), dtype=np.int64)
         if cols:
-            entries[1:] = [kernels.column_entries(tile.counts) for tile in self.tiles]
+            entries[1:] = [kernels.column_entries(tile.counts, tile.ends) for tile in self.tiles]
         self._entries = np.cumsum(entries, axis=0)
         self._known_chunks: dict[tuple[int, int], Group] = {}
         self._words = np.cumsum([0, *(tile.words.size for tile in self.tiles)])
@@ -323,7 +348,7 @@ class Cutter:
         return Capacity(
             activation_words=self._activation_words(lines, group.in_words),
             weight_beats=group.blocks[0].held_beats,
-            output_words=pixel_tiles * self._out_words(group.channels),
+            output_words=pixel_tiles * self._bank_words(group.channels),
         )
 
     @cached_property
@@ -388,7 +413,8 @@ class Cutter:
             return True
         planes = self._planes((first, stop), channels)
         inputs = self._activation_words(self._most_lines, planes[1] - planes[0])
-        return inputs <= limit.activation_words and self._out_words(channels) <= limit.output_words
+        outputs = self.geometry.strip_tiles * self._bank_words(channels)
+        return inputs <= limit.activation_words and outputs <= limit.output_words
 
     def _channels(self, span: Range) -> Range:
         first, last = self.tiles[span[0]], self.tiles[span[1] - 1]
@@ -434,7 +460,7 @@ class Cutter:
         """Cut one channel tile along its words into the fewest chunks that fit, longest first."""
         group = self._group((index, index + 1))
         tile = self.tiles[index]
-        if self.step.unit == "vector":  # sums of a cut tile would be lost
+        if self.step.unit == "vector" or self.geometry.form:  # sums of a cut tile would be lost
             raise self._too_small(
                 "the feed words of one window",
                 "weight_bytes",
@@ -465,7 +491,8 @@ class Cutter:
         """Find the longest chunk from `start` that fits: one past its last word, and its block."""
 
         def entries(stop: int) -> NDArray[np.int64]:
-            return kernels.column_entries(np.ascontiguousarray(tile.counts[:, start:stop]))
+            counts = np.ascontiguousarray(tile.counts[:, start:stop])
+            return kernels.column_entries(counts, np.array([stop - start]))
 
         def fits(stop: int) -> bool:
             held_beats = self._held_beats(stop - start, entries(stop), channels)
@@ -489,13 +516,14 @@ class Cutter:
         """Consecutive pixel tiles whose input rows and outputs fit."""
         geometry = self.geometry
         in_words = max(group.in_words for group in groups)
-        out_words = max(self._out_words(group.channels) for group in groups)
+        out_words = max(self._bank_words(group.channels) for group in groups)
         word_bytes = geometry.rows * self.hardware.word_bytes
-        if out_words > limit.output_words:
+        least = geometry.strip_tiles
+        if least * out_words > limit.output_words:
             raise self._too_small(
                 "the outputs of one pixel tile and one channel tile",
                 "output_bytes",
-                out_words * word_bytes,
+                least * out_words * word_bytes,
                 "lower array.rows or array.cols",
             )
         needed = self._activation_words(self._most_lines, in_words)
@@ -517,6 +545,8 @@ class Cutter:
         while first < geometry.pixel_tiles:
             end = min(geometry.pixel_tiles, first + MAX_TILES)
             stop = _last_fitting(first, end, partial(fits, first))
+            if stop < geometry.pixel_tiles:
+                stop = max(first + 1, stop - (stop - first) % least)
             strips.append(strip_of(geometry, (first, stop)))
             first = stop
         return tuple(strips)
@@ -527,15 +557,25 @@ class Cutter:
         return self.step.operands * phases * lines * in_words
 
     def _out_words(self, channels: Range) -> int:
-        """Words of a bank that the outputs of one pixel tile take."""
+        """Words of an output."""
         first, last = output_planes(self.step, channels)
         return last - first
 
+    def _bank_words(self, channels: Range) -> int:
+        """Words of a bank that the outputs of one pixel tile take."""
+        return self.geometry.tile_outputs * self._out_words(channels)
+
     @cached_property
     def _most_lines(self) -> int:
-        """Lines that the pixel tile with the most takes."""
-        tiles = np.arange(self.geometry.pixel_tiles)
-        return int(tile_lines(self.geometry, tiles).max())
+        """Lines that the smallest strip with the most takes."""
+        geometry, least = self.geometry, self.geometry.strip_tiles
+        if least == 1:
+            return int(tile_lines(geometry, np.arange(geometry.pixel_tiles)).max())
+        spans = [
+            (first, min(first + least, geometry.pixel_tiles))
+            for first in range(0, geometry.pixel_tiles, least)
+        ]
+        return max(strip_of(geometry, span).lines for span in spans)
 
     def _too_small(self, what: str, key: str, need_bytes: int, way: str) -> HardwareError:
         halves = self.hardware.halves
@@ -572,7 +612,7 @@ class Cutter:
         strips_outer = weight_beats(outer_loads) * beat_bytes + rows * kept_words * row_bytes
         words = sum(in_words) if len(strips) > 1 else kept_words
         groups_outer = weight_beats(1) * beat_bytes + rows * words * row_bytes
-        pixels = self.geometry.out_height * self.geometry.out_width
+        pixels = self.geometry.stored[0] * self.geometry.stored[1]
         stored = (
             sum(self._out_words(group.channels) for group in groups)
             * pixels

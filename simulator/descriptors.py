@@ -39,6 +39,7 @@ DESCRIPTOR_FIELDS: tuple[Field, ...] = (
     Field(2, 6, 1, False, "shared_parameter"),
     Field(2, 7, 3, False, "rounding"),
     Field(2, 10, 3, False, "mode"),
+    Field(2, 13, 2, False, "winograd"),
     *_words(3, "layer"),
     Field(4, 0, 16, False, "pixel_tiles"),
     Field(4, 16, 16, False, "channel_tiles"),
@@ -72,6 +73,8 @@ DESCRIPTOR_FIELDS: tuple[Field, ...] = (
     *_words(60, "store_gap_banks", "store_gap_words"),
     Field(62, 0, 8, False, "store_first_lane"),
     Field(62, 8, 8, False, "store_last_lane"),
+    Field(63, 0, 16, False, "chunk_words"),
+    Field(63, 16, 16, False, "chunks"),
 )
 """Every field but those of the rows, in the order of their words."""
 

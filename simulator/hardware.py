@@ -136,6 +136,49 @@ class Buffers(_Table):
     ] = True
 
 
+class Winograd(_Table):
+    """`[winograd]`: the transform units before and after the array (rules W)."""
+
+    forms: Annotated[
+        Literal["none", "f2", "f4", "both"],
+        Field(description="the Winograd forms that the transform units know"),
+    ] = "none"
+    chunk_words: Annotated[
+        int,
+        Field(ge=16, le=1 << 16, description="the transformed words of a chunk of input channels"),
+    ] = 144
+    use: Annotated[
+        Literal["auto", "off", "f2", "f4"],
+        Field(description="the form that layers are computed with, where they can be"),
+    ] = "auto"
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Self:
+        if self.forms in ("f4", "both") and self.chunk_words < 36:
+            raise _RuleError(
+                f"winograd.chunk_words={self.chunk_words} must be at least the 36 words of a patch"
+                f' where winograd.forms is "{self.forms}"; raise it'
+            )
+        if self.use in ("f2", "f4") and self.forms not in (self.use, "both"):
+            raise _RuleError(
+                f'winograd.use="{self.use}" is not one of winograd.forms="{self.forms}"; build the'
+                ' unit with winograd.forms = "both" or set winograd.use = "off"'
+            )
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Forms that the units know."""
+        return {"none": (), "both": ("f2", "f4")}.get(self.forms, (self.forms,))
+
+
+OPERAND_GROWTH = {"none": 0, "f2": 2, "f4": 7, "both": 7}
+"""Bits that the input transform adds: 4 and 100 times the largest operand (rule W9)."""
+
+WEIGHT_GROWTH = {"none": 0, "f2": 4, "f4": 6, "both": 6}
+"""Bits that the weight transform adds: 9 and 49 times the largest weight (rule W9)."""
+
+
 class Dram(_Table):
     """`[dram]`: the external memory as the engine sees it."""
 
@@ -229,7 +272,7 @@ class Hardware(_Table):
     ----------
     name : str
     clock_hz : float
-    array, pe, post, buffers, dram, energy
+    array, pe, post, buffers, dram, winograd, energy
         The tables of the file.
     """
 
@@ -240,6 +283,7 @@ class Hardware(_Table):
     post: Post
     buffers: Buffers
     dram: Dram
+    winograd: Winograd = Winograd()
     energy: Energy = Energy()
 
     @model_validator(mode="after")
@@ -265,8 +309,8 @@ class Hardware(_Table):
 
     @property
     def operand_bits(self) -> int:
-        """Width of activation minus zero point (X_W)."""
-        return self.array.activation_bits + 1
+        """Width of an operand of the array (X_W): activation minus zero point, or transformed."""
+        return self.array.activation_bits + 1 + OPERAND_GROWTH[self.winograd.forms]
 
     @property
     def activation_code_bytes(self) -> int:
@@ -275,8 +319,8 @@ class Hardware(_Table):
 
     @property
     def weight_operand_bits(self) -> int:
-        """Width of weight minus zero point."""
-        return self.array.weight_bits + 1
+        """Width of a weight operand: weight minus zero point, or transformed."""
+        return self.array.weight_bits + 1 + WEIGHT_GROWTH[self.winograd.forms]
 
     @property
     def post_bits(self) -> int:
@@ -388,7 +432,7 @@ class Hardware(_Table):
         A hash of everything that the Verilog parameters depend on. The depths of the weight
         memories follow from the network and are no part of it.
         """
-        parts = {
+        parts: dict[str, object] = {
             "array": self.array.model_dump(),
             "pe": self.pe.model_dump(),
             "post": self.post.model_dump(),
@@ -396,6 +440,8 @@ class Hardware(_Table):
             "activation_bytes": self.buffers.activation_bytes,
             "output_bytes": self.buffers.output_bytes,
         }
+        if self.winograd.forms != "none":
+            parts["winograd"] = [self.winograd.forms, self.winograd.chunk_words]
         text = json.dumps(parts, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 

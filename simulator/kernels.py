@@ -34,9 +34,10 @@ def count_entries(
     groups: int,
     in_words: int,
     feed: int,
-    serial: bool,
+    terms: int,
+    unary: bool,
 ) -> NDArray[np.int32]:
-    """Entries of every output channel at every window word, fillers not included (rule S3).
+    """Entries of every output channel at every window word, fillers not included (S3, W10).
 
     Parameters
     ----------
@@ -44,8 +45,10 @@ def count_entries(
     zero_point : int
         Of the weights.
     groups, in_words, feed : int
-    serial : bool
-        One entry for each signed digit instead of one for each weight.
+    terms : int
+        Signed digits that an entry holds; 0 where one entry holds any weight.
+    unary : bool
+        One entry for each unit of the magnitude.
 
     Returns
     -------
@@ -61,31 +64,42 @@ def count_entries(
                 weight = int(weights[channel, tap, i]) - zero_point
                 if weight != 0:
                     word = tap * in_words + (first + i) // feed
-                    counts[channel, word] += _nonadjacent_digits(weight) if serial else 1
+                    if unary:
+                        counts[channel, word] += abs(weight)
+                    elif terms > 0:
+                        digits = _nonadjacent_digits(weight)
+                        counts[channel, word] += (digits + terms - 1) // terms
+                    else:
+                        counts[channel, word] += 1
     return counts
 
 
 @jit
-def with_fillers(counts: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Entries of each column at each word, fillers included (rule S4): (C, n) to (C, n)."""
-    cols, words = counts.shape
+def with_fillers(counts: NDArray[np.int32], ends: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Entries of each column at each word, fillers included (rule S4): (C, n) to (C, n).
+
+    `ends` (parts,) are one past the last word of each part (rule W4), in order.
+    """
     filled = counts.copy()
-    for c in range(cols):
-        filled[c, 0] = max(filled[c, 0], 1)
-        filled[c, words - 1] = max(filled[c, words - 1], 1)
-        last = 0
-        for w in range(1, words):
-            if filled[c, w] == 0 and w - last == 15:
-                filled[c, w] = 1  # the next entry would be more than 15 words away
-            if filled[c, w] > 0:
-                last = w
+    for c in range(counts.shape[0]):
+        first = 0
+        for end in ends:
+            filled[c, first] = max(filled[c, first], 1)
+            filled[c, end - 1] = max(filled[c, end - 1], 1)
+            last = first
+            for w in range(first + 1, end):
+                if filled[c, w] == 0 and w - last == 15:
+                    filled[c, w] = 1  # the next entry would be more than 15 words away
+                if filled[c, w] > 0:
+                    last = w
+            first = end
     return filled
 
 
 @jit
-def column_entries(counts: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Length of each column's stream, fillers included: (C, n) to (C,)."""
-    filled = with_fillers(counts)
+def column_entries(counts: NDArray[np.int32], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Length of each column's stream, fillers included: (C, n) to (C,); see `with_fillers`."""
+    filled = with_fillers(counts, ends)
     cols, words = counts.shape
     lengths = np.zeros(cols, dtype=np.int64)
     for c in range(cols):
@@ -246,6 +260,102 @@ def run_cycles(
         first = stop
     after = drain_cycles[-1] + 7 if drain else 1
     return compute, fire - compute - waiting, waiting + after, 3 + fire + after
+
+
+@jit
+def winograd_run_cycles(
+    filled: NDArray[np.int32],
+    part_words: NDArray[np.int64],
+    taps: int,
+    results: NDArray[np.int64],
+    tile_outputs: int,
+    pixel_tiles: int,
+    depth: int,
+) -> tuple[int, int, int, int]:
+    """Cycles of one engine run of a Winograd pass by cause (rules W2 to W5).
+
+    Parameters
+    ----------
+    filled : (C, words) int32
+        Entries, fillers included; channel tiles side by side, in the order of rule W3.
+    part_words : (parts,) int64
+        Words of the parts of one channel tile, `taps` parts a chunk.
+    taps : int
+        n * n.
+    results : (channel tiles,) int64
+        N of rule W5 but for a tile's last part.
+    tile_outputs : int
+        m * m.
+    pixel_tiles, depth : int
+
+    Returns
+    -------
+    compute, stall_feed, drain, total : int
+        `total` includes the three cycles of `fill`.
+    """
+    cols = filled.shape[0]
+    side = 4 if taps == 16 else 6
+    latency = taps + 2 * side + 1  # from a chunk's end to its first read
+    busy = np.zeros(_longest_part(filled, part_words) + 4 * taps * part_words[0] + 100, np.bool_)
+    released = np.zeros(depth, dtype=np.int64)  # R of the latest words, by number modulo depth
+    freed_before = freed = -1  # last reads of the two chunks before
+    accepted = 3  # in which the next chunk's first word can come
+    issued = np.zeros(cols, dtype=np.int64)
+    word = 0
+    loaded = chunk_left = first_read = compute = drain = hold = 0
+    fire = 3
+    for tile in range(results.size):
+        for _ in range(pixel_tiles):
+            at = tile * part_words.sum()
+            for part in range(part_words.size):
+                if part % taps == 0:
+                    chunk_left = part_words[part] * taps
+                    accepted = max(accepted, freed_before + 1) + chunk_left
+                    first_read = accepted + latency
+                for c in range(cols):
+                    issued[c] = fire
+                ready = fire
+                for w in range(at, at + part_words[part]):
+                    read = max(loaded, first_read)
+                    loaded = max(read + 1, released[word % depth])
+                    chunk_left -= 1
+                    if chunk_left == 0:
+                        freed_before, freed = freed, read
+                    for c in range(cols):
+                        n = filled[c, w]
+                        if n > 0:
+                            start = max(issued[c], loaded) + 1
+                            issued[c] = start + n - 1
+                            for cycle in range(start - fire, start - fire + n):
+                                busy[cycle] = True
+                        ready = max(ready, issued[c])
+                    released[word % depth] = ready
+                    word += 1
+                for cycle in range(1, ready - fire + 1):
+                    compute += busy[cycle]
+                    busy[cycle] = False
+                at += part_words[part]
+                fired = max(ready, fire + hold)
+                drain += fired - ready
+                fire = fired
+                hold = max(results[tile], 2)
+            hold = results[tile] * tile_outputs
+    after = results[-1] * tile_outputs + 10
+    return compute, fire - 3 - compute - drain, drain + after, fire + after
+
+
+@jit
+def _longest_part(filled: NDArray[np.int32], part_words: NDArray[np.int64]) -> int:
+    """Bound the cycles that the entries of a part take once its words are there."""
+    longest = at = 0
+    while at < filled.shape[1]:
+        for words in part_words:
+            bound = 0
+            for w in range(at, at + words):
+                bound += filled[:, w].max() + 2
+            longest = max(longest, bound)
+            at += words
+    return longest
 
 
 # -- accumulators (P rules) -----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from simulator import kernels
 from simulator.cuts import Block, Cut, output_planes, step_geometry
 from simulator.hardware import Hardware
 from simulator.passes import Range
+from simulator.program import Geometry
 from simulator.transfers import Operations
 
 IntArray = NDArray[np.int64]
@@ -77,15 +79,15 @@ def tabulate(cut: Cut, hardware: Hardware, places: Places) -> PassTable:
 
     out = np.array([output_planes(cut.step, each.channels) for each in cut.groups])[group]
     drain = chunk == chunks[group] - 1
-    first_pixel = _real_pixels(geometry.pitch, geometry.out_width, first_tile * geometry.rows)
-    end = np.minimum(
-        _real_pixels(geometry.pitch, geometry.out_width, last_tile * geometry.rows),
-        geometry.out_height * geometry.out_width,
-    )
+    height, width = geometry.stored
+    first_pixel = _first_output(geometry, first_tile)
+    end = np.minimum(_first_output(geometry, last_tile), height * width)
     words = np.where(drain, np.maximum(end - first_pixel, 0), 0)
-    oy, ox = np.divmod(first_pixel, geometry.out_width)
-    line, bank = np.divmod(oy * geometry.pitch + ox, geometry.rows)
-    plane_words = geometry.out_height * geometry.out_width
+    oy, ox = np.divmod(first_pixel, width)
+    # With a form a strip begins with a row of tiles (rule W7).
+    index = first_tile * geometry.rows if geometry.form else oy * geometry.pitch + ox
+    line, bank = np.divmod(index, geometry.rows)
+    plane_words = height * width
     return PassTable(
         strip=strip,
         group=group,
@@ -104,7 +106,7 @@ def tabulate(cut: Cut, hardware: Hardware, places: Places) -> PassTable:
         store_offset=places.output + (out[:, 0] * plane_words + first_pixel) * word_bytes,
         store_segments=np.where(words > 0, out[:, 1] - out[:, 0], 0),
         store_words=words,
-        store_first_row_words=geometry.out_width - ox,
+        store_first_row_words=width - ox,
         store_bank=bank,
         store_line=line - first_tile,
     )
@@ -140,11 +142,10 @@ def operations(
         store_offset=table.store_offset,
         store_segments=table.store_segments,
         store_words=table.store_words,
-        store_stride_bytes=all_passes(
-            geometry.out_height * geometry.out_width * hardware.word_bytes
-        ),
+        store_stride_bytes=all_passes(prod(geometry.stored) * hardware.word_bytes),
         store_first_row_words=table.store_first_row_words,
-        store_row_words=all_passes(geometry.out_width),
+        store_row_words=all_passes(geometry.stored[1]),
+        store_single=all_passes(int(geometry.form > 0)),
     )
 
 
@@ -190,8 +191,22 @@ class Runs:
         counts = [tile.counts for tile in chosen]
         if words is not None:
             counts = [np.ascontiguousarray(counts[0][:, slice(*words)])]
-        filled = [kernels.with_fillers(count) for count in counts]
+        ends = [tile.ends if words is None else np.array(counts[0].shape[1:]) for tile in chosen]
+        filled = [kernels.with_fillers(*each) for each in zip(counts, ends, strict=True)]
         results = [tile.channels * self.hardware.drain_groups for tile in chosen]
+        geometry = step_geometry(self.step)
+        if geometry.form:
+            return Run(
+                *kernels.winograd_run_cycles(
+                    np.concatenate(filled, axis=1),
+                    geometry.part_words,
+                    prod(geometry.kernel),
+                    np.array(results, dtype=np.int64),
+                    geometry.tile_outputs,
+                    pixel_tiles,
+                    self.hardware.depth,
+                )
+            )
         vector = self.step.unit == "vector"
         compute, stall_feed, drained, total = kernels.run_cycles(
             np.concatenate(filled, axis=1),
@@ -232,6 +247,14 @@ def _pair(cut: Cut, s: int, g: int) -> IntArray:
 def _changes(column: IntArray) -> NDArray[np.bool_]:
     """Where an element differs from the one before; the first does."""
     return np.concatenate([[True], column[1:] != column[:-1]])
+
+
+def _first_output(geometry: Geometry, tile: IntArray) -> IntArray:
+    """Output, in the order of the image, that pixel tiles begin with."""
+    index, width = tile * geometry.rows, geometry.stored[1]
+    if geometry.form:
+        return -(-index // geometry.pitch) * geometry.stride[0] * width
+    return _real_pixels(geometry.pitch, width, index)
 
 
 def _real_pixels(pitch: int, out_width: int, index: IntArray) -> IntArray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from simulator.lowering import Layout, Lowered, Step, layout, lower
 from simulator.pass_table import PassTable, Places, Runs, blocks_of, operations, tabulate
 from simulator.passes import Load, Pass, Range, Store, WeightBlock
 from simulator.transfers import bus_of, schedule
+from simulator.winograd import winograd_step
 
 ALIGNMENT_BYTES = 4096
 """Programs, weight blocks and tensors begin at multiples of this."""
@@ -215,12 +217,41 @@ def cycles_alone(cut: Cut, hardware: Hardware, runs: Runs | None = None) -> int:
     return schedule(each, bus_of(hardware)).cycles
 
 
+def choose_step(step: Step, hardware: Hardware) -> Cut:
+    """Cut a step, computed directly or by the Winograd units as `winograd.use` says.
+
+    ``auto`` takes what has the fewest cycles alone, direct where two have as many. A form that
+    cannot compute a step, or that does not fit the buffers (rule W7), is passed over.
+
+    Raises
+    ------
+    HardwareError
+        See `choose_cut`.
+    """
+    use = hardware.winograd.use
+    names = {"auto": hardware.winograd.names, "off": ()}.get(use, (use,))
+    found = []
+    for name in names if step.unit == "array" else ():
+        other = winograd_step(step, name, hardware)
+        if isinstance(other, Step):
+            try:
+                found.append(choose_cut(other, hardware))
+            except HardwareError:
+                continue
+    if found and use != "auto":
+        return found[0]
+    direct = choose_cut(step, hardware)
+    return min([direct, *found], key=lambda cut: cycles_alone(cut, hardware)) if found else direct
+
+
 def _plan(lowered: Lowered, hardware: Hardware) -> NetworkPlan:
     cuts = {
-        index: choose_cut(step, hardware)
+        index: choose_step(step, hardware)
         for index, step in enumerate(lowered.steps)
         if step.unit != "host"
     }
+    chosen = (cuts[i].step if i in cuts else step for i, step in enumerate(lowered.steps))
+    lowered = replace(lowered, steps=tuple(chosen))
     memory = _Memory()
     spans = _spans(lowered.steps)
     descriptors = [
@@ -411,11 +442,11 @@ class _PassBuilder:
             offset=row.store_offset,
             segments=row.store_segments,
             words=row.store_words,
-            stride_bytes=geometry.out_height * geometry.out_width * self.hardware.word_bytes,
+            stride_bytes=prod(geometry.stored) * self.hardware.word_bytes,
             base=output_base + row.store_line * row.store_segments,
             bank=row.store_bank,
             first_row_words=row.store_first_row_words,
-            row_words=geometry.out_width,
+            row_words=geometry.stored[1],
             first_lane=first % geometry.feed,
             last_lane=(last - 1) % geometry.feed,
         )

@@ -11,8 +11,8 @@ bit order of rules S1 and M3, with the widths of `simulator.hardware.Widths`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from math import ceil, prod
+from functools import cached_property, lru_cache
+from math import ceil, lcm, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,13 @@ class Geometry:
         Vertical first.
     pad_top, pad_left : int
     groups : int
+    form : int
+        0 for a direct convolution. With 1, F(2x2, 3x3), or 2, F(4x4, 3x3), an output pixel is a
+        tile of m x m outputs, `kernel` the n x n taps of a patch, and `stride` m (rules W).
+    chunk_words : int
+        Words of input channels of a chunk (rule W2); 0 for a direct convolution.
+    image : (int, int)
+        Height and width of the output in outputs; (0, 0) where they are those in pixels.
     """
 
     rows: int
@@ -67,6 +74,38 @@ class Geometry:
     pad_top: int
     pad_left: int
     groups: int
+    form: int = 0
+    chunk_words: int = 0
+    image: tuple[int, int] = (0, 0)
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Height and width of the output image."""
+        return self.image if self.form else (self.out_height, self.out_width)
+
+    @property
+    def tile_outputs(self) -> int:
+        """Outputs of an output pixel: m * m, or 1."""
+        return prod(self.stride) if self.form else 1
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of a tile's input channels (rule W2); 1 for a direct convolution."""
+        return ceil(self.in_words / self.chunk_words) if self.form else 1
+
+    @property
+    def part_words(self) -> IntArray:
+        """Words of the parts of a channel tile (rule W4); empty for a direct convolution."""
+        if not self.form:
+            return np.zeros(0, np.int64)
+        words = np.full(self.chunks, self.chunk_words, np.int64)
+        words[-1] = self.in_words - self.chunk_words * (self.chunks - 1)
+        return np.repeat(words, prod(self.kernel))
+
+    @property
+    def strip_tiles(self) -> int:
+        """Pixel tiles that a strip has a multiple of (rule W7)."""
+        return lcm(self.pitch, self.rows) // self.rows if self.form else 1
 
     @property
     def pitch(self) -> int:
@@ -105,8 +144,8 @@ class Geometry:
 
     @property
     def out_bank_words(self) -> int:
-        """Words that the whole image takes in each output bank (rule M6)."""
-        return self.pixel_tiles * self.out_words
+        """Words that the whole image takes in each output bank (rules M6, W6)."""
+        return self.pixel_tiles * self.out_words * self.tile_outputs
 
     def columns_used(self, channel_tile: int) -> int:
         """Count the output channels of a channel tile."""
@@ -382,6 +421,7 @@ class _Tile:
     dy: IntArray
     dx: IntArray
     columns: list[_Column]
+    ends: IntArray  # one past the last word of each part (rule W4)
 
 
 def compile_layer(
@@ -404,8 +444,12 @@ def compile_layer(
         The layer does not take `input_shape`.
     """
     check_layer_fits(layer, hardware)
-    geometry = layer_geometry(layer, input_shape, hardware)
-    codes = _code_table(hardware)
+    return compile_geometry(layer, layer_geometry(layer, input_shape, hardware), hardware)
+
+
+def compile_geometry(layer: WeightedLayer, geometry: Geometry, hardware: Hardware) -> LayerProgram:
+    """Lay out a layer that fits the hardware; its weights are those that `geometry` speaks of."""
+    codes = _code_table(hardware.pe.kind, hardware.pe.terms, hardware.weight_operand_bits)
     tiles = [
         _compile_tile(_tile_weights(layer, geometry, tile), tile, geometry, codes)
         for tile in range(geometry.channel_tiles)
@@ -452,23 +496,39 @@ def check_bias(program: LayerProgram) -> None:
         )
 
 
-def _code_table(hardware: Hardware) -> list[list[int]]:
-    """Codes of the entries of each weight (rules S2, S3), indexed by weight + 2**(bits - 1)."""
-    half = 1 << (hardware.weight_operand_bits - 1)
-    return [_entry_codes(weight, hardware) for weight in range(-half, half)]
+def entry_rule(hardware: Hardware) -> tuple[int, bool]:
+    """Say how many entries a weight takes (rules S3, W10), as `kernels.count_entries` reads it.
+
+    Returns
+    -------
+    terms : int
+        Signed digits that an entry holds; 0 where an entry holds any weight.
+    unary : bool
+        An entry for each unit of the weight's magnitude.
+    """
+    return (
+        hardware.pe.terms if hardware.pe.kind == "shift_add" else 0,
+        hardware.pe.kind == "ternary",
+    )
 
 
-def _entry_codes(weight: int, hardware: Hardware) -> list[int]:
+@lru_cache(maxsize=8)
+def _code_table(kind: str, terms: int, bits: int) -> tuple[tuple[int, ...], ...]:
+    """Codes of the entries of each weight (rules S2, S3, W10), by weight + 2**(bits - 1)."""
+    half = 1 << (bits - 1)
+    return tuple(_entry_codes(weight, kind, terms, bits) for weight in range(-half, half))
+
+
+def _entry_codes(weight: int, kind: str, terms: int, bits: int) -> tuple[int, ...]:
     if weight == 0:
-        return []
-    if hardware.pe.kind == "mac":
-        return [weight & ((1 << hardware.weight_operand_bits) - 1)]
-    if hardware.pe.kind == "ternary":
-        return [weight & 3]
-    terms = [32 | (sign < 0) << 4 | exponent for exponent, sign in signed_digits(weight)]
-    if hardware.serial:
-        return terms
-    return [sum(term << 6 * i for i, term in enumerate(terms))]
+        return ()
+    if kind == "mac":
+        return (weight & ((1 << bits) - 1),)
+    if kind == "ternary":
+        return (1 if weight > 0 else 3,) * abs(weight)
+    digits = [32 | (sign < 0) << 4 | exponent for exponent, sign in signed_digits(weight)]
+    groups = (digits[i : i + terms] for i in range(0, len(digits), terms))
+    return tuple(sum(digit << 6 * i for i, digit in enumerate(group)) for group in groups)
 
 
 def _tile_weights(layer: WeightedLayer, geometry: Geometry, channel_tile: int) -> IntArray:
@@ -493,16 +553,22 @@ def _tile_weights(layer: WeightedLayer, geometry: Geometry, channel_tile: int) -
 
 
 def _compile_tile(
-    weights: IntArray, channel_tile: int, geometry: Geometry, codes: list[list[int]]
+    weights: IntArray, channel_tile: int, geometry: Geometry, codes: tuple[tuple[int, ...], ...]
 ) -> _Tile:
     used, taps, _ = weights.shape
     by_word = weights.reshape(used, taps * geometry.in_words, geometry.feed)
-    listed = np.flatnonzero(by_word.any(axis=(0, 2)))
+    if geometry.form:
+        listed, ends = word_order(geometry), np.cumsum(geometry.part_words)
+        patches = patch_order(geometry)
+    else:
+        listed = np.flatnonzero(by_word.any(axis=(0, 2)))
     if not listed.size:
         group_outputs = geometry.out_channels // geometry.groups
         group = channel_tile * geometry.cols // group_outputs
         first_channel = group * (geometry.in_channels // geometry.groups)
         listed = np.array([first_channel // geometry.feed])
+    if not geometry.form:
+        patches, ends = listed, np.array([listed.size])
 
     counts = np.array([len(code) for code in codes])
     flat_codes = np.array([code for entry in codes for code in entry], np.int64)
@@ -521,9 +587,23 @@ def _compile_tile(
                 code=flat_codes[code_at + np.arange(code_at.size)],
             )
         )
-    tap, word = np.divmod(listed, geometry.in_words)
+    tap, word = np.divmod(patches, geometry.in_words)
     fields = feed_fields(tap, word, geometry, geometry.in_words, geometry.plane_lines)
-    return _Tile(*fields, columns)
+    return _Tile(*fields, columns, ends)
+
+
+def word_order(geometry: Geometry) -> IntArray:
+    """List transformed words in the order of rule W3, as tap * in_words + cw."""
+    taps = prod(geometry.kernel)
+    words = np.arange(taps * geometry.in_words).reshape(taps, geometry.in_words)
+    first = range(0, geometry.in_words, geometry.chunk_words)
+    return np.concatenate([words[:, i : i + geometry.chunk_words].ravel() for i in first])
+
+
+def patch_order(geometry: Geometry) -> IntArray:
+    """List patch words in the order of rule W1, as tap * in_words + cw."""
+    taps = prod(geometry.kernel)
+    return np.arange(taps * geometry.in_words).reshape(taps, geometry.in_words).T.ravel()
 
 
 def feed_fields(
@@ -551,13 +631,11 @@ def feed_fields(
     return addr, rot, ky * dilation_y, kx * dilation_x
 
 
-def _with_fillers(column: _Column, words: int) -> _Column:
-    """Add the fillers of rule S4 to a column of a tile of `words` words."""
+def _with_fillers(column: _Column, ends: IntArray) -> _Column:
+    """Add the fillers of rule S4 to a column of a tile whose parts end before the words `ends`."""
     word = column.word
-    ends = np.array([0, words - 1])
-    missing = ends[~np.isin(ends, word)]
-    if words == 1:
-        missing = missing[:1]
+    needed = np.unique(np.concatenate([[0], ends[:-1], ends - 1]))
+    missing = needed[~np.isin(needed, word)]
     stops = np.sort(np.concatenate([word, missing]))
     gaps = np.diff(stops)
     between = np.maximum(gaps - 1, 0) // MAX_ADVANCE
@@ -580,13 +658,13 @@ def _lay_down(tiles: list[_Tile], cols: int) -> tuple[FeedWords, Streams]:
     lengths = np.zeros((cols, len(tiles)), np.int64)
     for c in range(cols):
         for i, tile in enumerate(tiles):
-            words = tile.addr.size
             given = tile.columns[c] if c < len(tile.columns) else empty
-            column = _with_fillers(given, words)
+            column = _with_fillers(given, tile.ends)
             lengths[c, i] = column.word.size
             # The word after the tile makes the advance of the `last` entry 1.
-            advance.append(np.diff(column.word, append=words).astype(np.uint8))
-            last.append(np.arange(column.word.size) == column.word.size - 1)
+            advance.append(np.diff(column.word, append=tile.ends[-1]).astype(np.uint8))
+            part = np.searchsorted(tile.ends, column.word, side="right")
+            last.append(np.diff(part, append=tile.ends.size) > 0)
             lane.append(column.lane.astype(np.uint8))
             code.append(column.code.astype(np.int32))
     starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -627,7 +705,9 @@ def _read_tile(program: LayerProgram, index: int) -> _Tile:
                 code=code[keep],
             )
         )
-    return _Tile(feed.addr[words], feed.rot[words], feed.dy[words], feed.dx[words], columns)
+    parts = np.cumsum(program.geometry.part_words)
+    ends = parts if parts.size else np.array([words.stop - words.start])
+    return _Tile(feed.addr[words], feed.rot[words], feed.dy[words], feed.dx[words], columns, ends)
 
 
 def _cut(tile: _Tile, words: range) -> _Tile:
@@ -639,7 +719,8 @@ def _cut(tile: _Tile, words: range) -> _Tile:
         columns.append(
             _Column(column.word[keep] - words.start, column.lane[keep], column.code[keep])
         )
-    return _Tile(tile.addr[part], tile.rot[part], tile.dy[part], tile.dx[part], columns)
+    ends = np.array([len(words)])
+    return _Tile(tile.addr[part], tile.rot[part], tile.dy[part], tile.dx[part], columns, ends)
 
 
 def encode_entry(

@@ -46,6 +46,10 @@ class Events:
         Words read from the parameter memory (one for each column and group of Q rows drained).
     output_codes : int
         Codes written to the output memory.
+    transformed_words : int
+        Words of R x F operands that the Winograd input transform takes, and gives.
+    summed_results : int
+        Groups of Q results that the Winograd output transform adds to its sums.
     vector_operations : int
         Elements that layers without weights work on: outputs; of a pool its taps inside the image,
         of a mean its inputs.
@@ -62,6 +66,8 @@ class Events:
     feed_words: int = 0
     parameter_reads: int = 0
     output_codes: int = 0
+    transformed_words: int = 0
+    summed_results: int = 0
     vector_operations: int = 0
     weight_load_bytes: int = 0
     activation_load_bytes: int = 0

@@ -458,7 +458,7 @@ def _check_operands(layer: WeightedLayer, hardware: Hardware, codes: IntArray) -
             f'layer "{layer.name}" takes one or more images, batch first, but its input has the'
             f" shape {codes.shape}; add a batch axis"
         )
-    operands = IntFormat(hardware.operand_bits)
+    operands = IntFormat(hardware.array.activation_bits + 1)
     outside = split_by_range(codes - layer.input_zero_point, operands)
     if outside.any():
         raise InputError(

@@ -202,6 +202,7 @@ def program_operations(
         store_stride_bytes=stored("stride_bytes", 0),
         store_first_row_words=stored("first_row_words", 1),
         store_row_words=stored("row_words", 1),
+        store_single=column([int(step_geometry(s.step).form > 0) for s in steps]),
     )
 
 
@@ -294,16 +295,23 @@ def _run_timing(plan: StepPlan, each: Pass, runs: Runs, pixels: int) -> RunTimin
         counts = [np.ascontiguousarray(counts[0][:, slice(*each.words)])]
     pixel_tiles = each.pixel_tiles[1] - each.pixel_tiles[0]
     run = runs.run(each.channel_tiles, each.words, pixel_tiles, each.drain)
+    ends = [tile.ends if each.words is None else np.array(counts[0].shape[1:]) for tile in tiles]
     words = pixel_tiles * sum(count.shape[1] for count in counts)
     channels = sum(tile.channels for tile in tiles) if each.drain else 0
+    geometry = step_geometry(plan.step)
+    results = channels * runs.hardware.drain_groups * pixel_tiles
     events = Events(
         window_words=words,
         feed_words=words,
-        parameter_reads=channels * runs.hardware.drain_groups * pixel_tiles,
-        output_codes=channels * pixels,
+        parameter_reads=results * geometry.tile_outputs,
+        output_codes=channels * pixels * geometry.tile_outputs,
     )
+    if geometry.form:
+        events += Events(transformed_words=words, summed_results=results * tiles[0].ends.size)
     if plan.step.unit == "array":
-        entries = sum(int(kernels.column_entries(count).sum()) for count in counts)
+        entries = sum(
+            int(kernels.column_entries(*pair).sum()) for pair in zip(counts, ends, strict=True)
+        )
         steps = pixels * sum(int(count.sum()) for count in counts)
         events += Events(steps=steps, entries=entries * pixel_tiles)
     by_cause = {

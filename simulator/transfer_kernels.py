@@ -72,6 +72,7 @@ class Operations(NamedTuple):
     store_stride_bytes: IntArray
     store_first_row_words: IntArray
     store_row_words: IntArray
+    store_single: IntArray  # 1 where a piece is one word (rule W6)
 
 
 class Times(NamedTuple):
@@ -252,7 +253,7 @@ def _runs_of(bus: Bus, operations: Operations, j: int, kind: int) -> _Runs:
             wide,
             operations.store_first_row_words[j],
             operations.store_row_words[j],
-            bus.rows,
+            1 if operations.store_single[j] else bus.rows,
         )
     offset = operations.load_offset[j]
     segments = operations.load_segments[j]
@@ -445,6 +446,8 @@ def _begin(bus: Bus, operations: Operations, dma: _DMA, j: int, kind: int) -> bo
         dma.stride_bytes = operations.store_stride_bytes[j]
         dma.first_row_words = operations.store_first_row_words[j]
         dma.row_words = operations.store_row_words[j]
+        if operations.store_single[j]:
+            dma.piece_words = 1
     else:
         dma.run = operations.load_offset[j]
         if kind == SECOND:

@@ -30,6 +30,8 @@ module top_harness #(
     // post-processor
     parameter integer LANES        = 1,
     parameter integer POST_W       = 32,
+    parameter integer WINOGRAD     = 0,
+    parameter integer CHUNK_WORDS  = 64,
     // bus and memories
     parameter integer DATA_W       = 64,
     parameter integer ADDR_W       = 40,
@@ -105,6 +107,8 @@ module top_harness #(
       .VECTOR      (VECTOR),
       .LANES       (LANES),
       .POST_W      (POST_W),
+      .WINOGRAD    (WINOGRAD),
+      .CHUNK_WORDS (CHUNK_WORDS),
       .DATA_W      (DATA_W),
       .ADDR_W      (ADDR_W),
       .FEED_BEATS  (FEED_BEATS),
