@@ -1,0 +1,63 @@
+"""Integer Winograd convolution: transforms, layers computed by them, exact widths."""
+
+from golden.winograd.convolution import (
+    Choice,
+    Stages,
+    WinogradResult,
+    choose,
+    divide,
+    input_tiles,
+    winograd_layer,
+    winograd_stages,
+)
+from golden.winograd.ranges import (
+    WinogradCertificate,
+    WinogradWitness,
+    certify_winograd,
+    stages_of,
+    type_ranges,
+    winograd_witness,
+    wrapped_bits,
+)
+from golden.winograd.transforms import (
+    Adders,
+    AxisTransform,
+    Transform,
+    adders,
+    axis_transform,
+    complex_f4,
+    cook_toom,
+    inverse_of_odd,
+    ncnn_f4,
+    nested,
+    winograd,
+)
+
+__all__ = [
+    "Adders",
+    "AxisTransform",
+    "Choice",
+    "Stages",
+    "Transform",
+    "WinogradCertificate",
+    "WinogradResult",
+    "WinogradWitness",
+    "adders",
+    "axis_transform",
+    "certify_winograd",
+    "choose",
+    "complex_f4",
+    "cook_toom",
+    "divide",
+    "input_tiles",
+    "inverse_of_odd",
+    "ncnn_f4",
+    "nested",
+    "stages_of",
+    "type_ranges",
+    "winograd",
+    "winograd_layer",
+    "winograd_stages",
+    "winograd_witness",
+    "wrapped_bits",
+]
