@@ -7,6 +7,7 @@ dropped. Where a tile reads beyond the image, in the padding or further out, the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -15,10 +16,24 @@ from golden.errors import InputError, UnsupportedError
 from golden.formats import Int64Array, IntFormat
 from golden.network import Conv2D, WeightedLayer
 from golden.operators import FLOAT64_EXACT, Array, accumulators, operands, output_size
-from golden.winograd.transforms import Transform, inverse_of_odd
+from golden.winograd.transforms import (
+    Transform,
+    complex_f4,
+    inverse_of_odd,
+    transform_name,
+    winograd,
+)
 
 MAX_BITS = 62
 """Widest accumulator of the wrapped form."""
+
+TransformName = Literal["f2", "f4", "f6", "complex"]
+"""Outputs of a tile along an axis; ``complex`` is `complex_f4`."""
+
+OUTPUTS: dict[TransformName, int] = {"f2": 2, "f4": 4, "f6": 6}
+
+MAX_AXIS_PRODUCTS = 8
+"""F(6,3) and F(4,5) have as many."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +59,46 @@ class Choice:
 
 def choose(layer: WeightedLayer, transform: Transform) -> Choice:
     """Take the transform where it computes this layer, otherwise the direct sum with a reason."""
-    if not isinstance(layer, Conv2D):
-        return Choice(None, "no window slides over its input")
-    for what, value in (("stride", layer.stride), ("dilation", layer.dilation)):
-        if value != (1, 1):
-            return Choice(None, f"{what} {value[0]}x{value[1]}, tiles need 1x1")
+    reason = _unfit(layer)
+    if reason:
+        return Choice(None, reason)
     R, S = layer.weights.shape[1:3]
     if transform.kernel != (R, S):
         wanted = f"{transform.kernel[0]}x{transform.kernel[1]}"
         return Choice(None, f"kernel {R}x{S}, {transform.name} takes {wanted}")
     return Choice(transform)
+
+
+def choose_named(layer: WeightedLayer, name: TransformName) -> Choice:
+    """Take the transform of this name for the layer's kernel, or the direct sum with a reason.
+
+    Rows of G are minimal. An axis along which the kernel has one tap only stays as it is. No axis
+    takes more than `MAX_AXIS_PRODUCTS`: beyond, operands grow by more bits than products are saved.
+    """
+    reason = _unfit(layer)
+    if reason:
+        return Choice(None, reason)
+    if name == "complex":
+        return choose(layer, complex_f4())
+    R, S = layer.weights.shape[1:3]
+    if (R, S) == (1, 1):
+        return Choice(None, "kernel 1x1, no product can be saved")
+    height, width = (OUTPUTS[name] if taps > 1 else 1 for taps in (R, S))
+    products = max(height + R, width + S) - 1
+    if products > MAX_AXIS_PRODUCTS:
+        wanted = transform_name((height, width), (R, S))
+        return Choice(None, f"{wanted} has {products} products along an axis, too many")
+    return Choice(winograd((height, width), (R, S)))
+
+
+def _unfit(layer: WeightedLayer) -> str:
+    """Say why no transform computes a layer, whatever its kernel; empty where one may."""
+    if not isinstance(layer, Conv2D):
+        return "no window slides over its input"
+    for what, value in (("stride", layer.stride), ("dilation", layer.dilation)):
+        if value != (1, 1):
+            return f"{what} {value[0]}x{value[1]}, tiles need 1x1"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -422,10 +422,10 @@ def adders(transform: Transform) -> Adders:
 
     def of_rows(matrix: Int64Array) -> int:
         terms: Int64Array = np.count_nonzero(naf_digits(matrix), axis=(0, 2))
-        return int(sum(max(0, count - 1) for count in terms.tolist()))
+        return sum(max(0, count - 1) for count in terms.tolist())
 
     def of_both(rows: Int64Array, columns: Int64Array) -> int:
-        return of_rows(rows) * columns.shape[1] + of_rows(columns) * len(rows)
+        return of_rows(rows) * len(columns.T) + of_rows(columns) * len(rows)
 
     products = transform.products
     if transform.axes is None:
