@@ -170,7 +170,7 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
 @click.option("--orders", is_flag=True, help="Sweep orders of addition too.")
 @click.option(
     "--winograd",
-    type=click.Choice(["off", "f2", "f4", "f6", "complex"]),
+    type=click.Choice(["off", "f2", "f3", "f4", "f6", "complex"]),
     default="off",
     show_default=True,
     help="Stages of layers in the Winograd domain too.",
@@ -190,7 +190,7 @@ def widths(
     tolerance: float | None,
     labels_path: str | None,
     orders: bool,
-    winograd: Literal["off", "f2", "f4", "f6", "complex"],
+    winograd: Literal["off", "f2", "f3", "f4", "f6", "complex"],
     witness_folder: str | None,
     plot_path: str | None,
     plot_layer: str | None,

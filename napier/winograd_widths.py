@@ -61,7 +61,7 @@ def add_winograd(
     document : dict
         From `napier.widths.widths_document`; its layers get a key ``winograd``.
     network : Network
-    name : "f2", "f4", "f6" or "complex"
+    name : TransformName
     witness_folder : str or None
         Where files of witnesses go; it exists.
     progress : callable or None

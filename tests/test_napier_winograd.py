@@ -42,7 +42,9 @@ def test_without_the_option_the_document_has_no_winograd(napier):
     assert all("winograd" not in layer for layer in document["layers"])
 
 
-@pytest.mark.parametrize(("name", "shift"), [("f2", 2), ("f4", 6), ("f6", 6), ("complex", 4)])
+@pytest.mark.parametrize(
+    ("name", "shift"), [("f2", 2), ("f3", 2), ("f4", 6), ("f6", 6), ("complex", 4)]
+)
 def test_every_layer_is_a_transform_with_widths_or_direct_with_a_reason(napier, name, shift):
     document = document_of(napier, "--winograd", name)
     assert document["winograd"] == name

@@ -27,10 +27,10 @@ from golden.winograd.transforms import (
 MAX_BITS = 62
 """Widest accumulator of the wrapped form."""
 
-TransformName = Literal["f2", "f4", "f6", "complex"]
+TransformName = Literal["f2", "f3", "f4", "f6", "complex"]
 """Outputs of a tile along an axis; ``complex`` is `complex_f4`."""
 
-OUTPUTS: dict[TransformName, int] = {"f2": 2, "f4": 4, "f6": 6}
+OUTPUTS: dict[TransformName, int] = {"f2": 2, "f3": 3, "f4": 4, "f6": 6}
 
 MAX_AXIS_PRODUCTS = 8
 """F(6,3) and F(4,5) have as many."""
