@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -168,6 +168,13 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
 )  # fmt: skip
 @click.option("--labels", "labels_path", metavar="Y.npy", help="Classes of --input, from 0.")
 @click.option("--orders", is_flag=True, help="Sweep orders of addition too.")
+@click.option(
+    "--winograd",
+    type=click.Choice(["off", "f2", "f3", "f4", "f6", "complex"]),
+    default="off",
+    show_default=True,
+    help="Stages of layers in the Winograd domain too.",
+)
 @click.option("--witness", "witness_folder", metavar="DIR", help="Write worst-case inputs there.")
 @click.option("--plot", "plot_path", metavar="FILE", help="Bounds and sums (png, svg, pdf).")
 @click.option("--layer", "plot_layer", metavar="L", help="Whose sums --plot shows [widest].")
@@ -183,6 +190,7 @@ def widths(
     tolerance: float | None,
     labels_path: str | None,
     orders: bool,
+    winograd: Literal["off", "f2", "f3", "f4", "f6", "complex"],
     witness_folder: str | None,
     plot_path: str | None,
     plot_layer: str | None,
@@ -199,6 +207,7 @@ def widths(
     layer, at which accuracy (without --labels: agreement of the top-1) falls by at most T points.
     --plot draws the bounds of every layer and, with --input, the sums of one.
     --orders compares the declared order with sorted addends and with a tree of adders.
+    --winograd adds the exact widths of every stage of the layers that a transform computes.
     """
     from golden.network import WeightedLayer
     from napier.fitting import load_labels
@@ -216,6 +225,7 @@ def widths(
         widths_document,
         widths_table,
     )
+    from napier.winograd_widths import add_winograd, winograd_table
     from simulator.hardware import load_hardware
     from simulator.projection import project_weights
 
@@ -255,6 +265,8 @@ def widths(
         document = widths_document(
             network, activation_range, samples, machine, witness_folder, progress
         )
+        if winograd != "off":
+            add_winograd(document, network, winograd, witness_folder, progress)
         if swept is not None and samples is not None:
             swept_machine = machine or load_hardware(DEFAULT_HARDWARE)
             sweep = Sweep(network, samples, swept_machine, *swept, labels)
@@ -279,6 +291,8 @@ def widths(
         click.echo(text, nl=False)
         return
     console().print(widths_table(document))
+    if winograd != "off":
+        console().print(winograd_table(document))
     if "sweep" in document:
         console().print(sweep_table(document["sweep"]))
     if "search" in document:

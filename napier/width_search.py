@@ -18,7 +18,16 @@ from rich.text import Text
 
 from golden.errors import InputError
 from napier.report import LONGEST_NAME, human, human_energy, shorten
-from napier.width_sweep import ACC_BITS, RULES, Results, Sweep, exact_outputs, run_layers, scores
+from napier.width_sweep import (
+    ACC_BITS,
+    RULES,
+    Reference,
+    Results,
+    Sweep,
+    run_layers,
+    run_reference,
+    scores,
+)
 from simulator.energy import layer_energy, load_table
 from simulator.machine import simulate
 from simulator.results import Events
@@ -57,7 +66,7 @@ class _Search:
 
     sweep: Sweep
     results: Results
-    exact: Any
+    exact: Reference
     tolerance: float
     measure: str
     reference: float
@@ -82,11 +91,13 @@ class _Search:
         for trial in self.results.document["trials"]:
             if trial["acc_overflow"] == rule and trial["layer_bits"] == bits:
                 return dict(trial)
-        outputs, _ = run_layers(self.sweep, lambda index: self.sweep.machine(widths[index], rule))
+        outputs, _ = run_layers(
+            self.sweep, lambda index: self.sweep.machine(widths[index], rule), self.exact
+        )
         trial = {
             "acc_overflow": rule,
             "layer_bits": bits,
-            **scores(self.sweep, outputs, self.exact),
+            **scores(self.sweep, outputs, self.exact.outputs),
         }
         self.results.keep("trials", trial)
         return trial
@@ -133,9 +144,9 @@ def search_widths(
         A layer that the hardware cannot hold.
     """
     check_tolerance(tolerance)
-    exact = exact_outputs(sweep)
+    exact = run_reference(sweep)
     measure = "top1_agreement" if sweep.labels is None else "accuracy"
-    reference: float = scores(sweep, exact, exact)[measure]
+    reference: float = scores(sweep, exact.outputs, exact.outputs)[measure]
     run = simulate(sweep.network, sweep.hardware, values=False)
     events = {index: run.layers[index].timing.events for index in proved}
     search = _Search(

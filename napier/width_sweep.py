@@ -18,13 +18,15 @@ from rich.text import Text
 
 from golden.errors import InputError
 from golden.network import Network, WeightedLayer
-from golden.operators import OPERATORS
 from golden.run import run as run_golden
 from napier.loading import Samples
 from napier.output import write_text
 from napier.report import human
+from napier.widths import unlimited
 from simulator.hardware import Hardware
-from simulator.values import run_weighted
+from simulator.results import AccumulatorValues
+from simulator.values import accumulate, count_overflows
+from simulator.vector import run_vector
 
 Array = NDArray[Any]
 Document = dict[str, Any]
@@ -183,16 +185,16 @@ def run_sweep(
     results = Results(sweep, results_path)
     finished = {(p["acc_bits"], p["acc_overflow"]): p for p in results.document["points"]}
     machines = list(sweep.points())
-    exact: Array | None = None
+    reference: Reference | None = None
     points = []
     for done, machine in enumerate(machines):
         bits, rule = machine.array.acc_bits, machine.array.acc_overflow
         if progress is not None:
             progress(done, len(machines), f"{bits} bits, {rule}")
         if (bits, rule) not in finished:
-            if exact is None:
-                exact = exact_outputs(sweep)
-            finished[bits, rule] = _run_point(sweep, machine, exact)
+            if reference is None:
+                reference = run_reference(sweep)
+            finished[bits, rule] = _run_point(sweep, machine, reference)
             results.keep("points", finished[bits, rule])
         points.append(finished[bits, rule])
     kept = ("schema", "key", "samples")
@@ -250,43 +252,76 @@ def _earlier_results(key: Document, path: str) -> Document:
 # -- one point ------------------------------------------------------------------------------------
 
 
-def _batches(sweep: Sweep) -> Iterator[list[Array]]:
-    for start in range(0, sweep.samples.count, BATCH_SAMPLES):
-        yield [array[start : start + BATCH_SAMPLES] for array in sweep.samples.arrays]
+@dataclass(frozen=True)
+class Reference:
+    """What accumulators that hold every sum do with the samples.
+
+    Parameters
+    ----------
+    outputs : (samples, codes) array
+        First output of the golden model.
+    needed_bits : dict of int to (samples,) int array
+        By the index of every layer that multiplies: the smallest accumulator in which no step of
+        the sample overflows. A sample whose layers all have that much gives `outputs`.
+    """
+
+    outputs: Array
+    needed_bits: dict[int, Array]
 
 
-def exact_outputs(sweep: Sweep) -> Array:
-    """First output of the golden model for all samples, (samples, codes).
+def run_reference(sweep: Sweep) -> Reference:
+    """Run all samples without limits.
 
     Raises
     ------
     InputError
-        Labels beyond its classes.
+        Labels beyond the classes of the first output.
     """
-    outputs = [run_golden(sweep.network, batch).outputs[0] for batch in _batches(sweep)]
-    exact = _rows(outputs)
+    network, machine = sweep.network, unlimited(sweep.hardware)
+    outputs: list[Array] = []
+    needed_bits: dict[int, list[Array]] = {index: [] for index in _weighted(network)}
+    for start in range(0, sweep.samples.count, BATCH_SAMPLES):
+        batch = [array[start : start + BATCH_SAMPLES] for array in sweep.samples.arrays]
+        found = run_golden(network, batch, keep_tensors=True)
+        outputs.append(found.outputs[0].reshape(len(batch[0]), -1))
+        for index, bits in needed_bits.items():
+            layer = network.layers[index]
+            assert isinstance(layer, WeightedLayer)
+            values = accumulate(layer, found.tensors[layer.inputs[0]], machine)
+            bits.append(_sample_bits(values, len(batch[0])))
+    exact = np.concatenate(outputs)
     if sweep.labels is not None and sweep.labels.max() >= exact.shape[1]:
         raise InputError(
-            f"--labels reach {sweep.labels.max()} but the first output of {sweep.network.name} has"
+            f"--labels reach {sweep.labels.max()} but the first output of {network.name} has"
             f" {exact.shape[1]} classes, 0 to {exact.shape[1] - 1}; give labels of this model"
         )
-    return exact
+    return Reference(exact, {index: np.concatenate(bits) for index, bits in needed_bits.items()})
 
 
-def _rows(outputs: list[Array]) -> Array:
-    return np.concatenate([codes.reshape(len(codes), -1) for codes in outputs])
+def _weighted(network: Network) -> list[int]:
+    """List the layers that multiply."""
+    return [i for i, layer in enumerate(network.layers) if isinstance(layer, WeightedLayer)]
 
 
-def _run_point(sweep: Sweep, hardware: Hardware, exact: Array) -> Document:
+def _sample_bits(values: AccumulatorValues, samples: int) -> Array:
+    """Width that holds every prefix of each sample."""
+    low = values.minimum.reshape(samples, -1).min(axis=1)
+    high = values.maximum.reshape(samples, -1).max(axis=1)
+    powers = 1 << np.arange(62, dtype=np.int64)
+    bits: Array = 1 + np.searchsorted(powers, np.maximum(-1 - low, high), side="right")
+    return bits
+
+
+def _run_point(sweep: Sweep, hardware: Hardware, reference: Reference) -> Document:
     """Run all samples with one accumulator in every layer; sums go on as that leaves them."""
-    narrow, counts = run_layers(sweep, lambda index: hardware)
+    narrow, counts = run_layers(sweep, lambda index: hardware, reference)
     total = np.sum(list(counts.values()), axis=0).tolist()
     return {
         "acc_bits": hardware.array.acc_bits,
         "acc_overflow": hardware.array.acc_overflow,
         **dict(zip(COUNTS, total, strict=True)),
-        "samples_changed": int((narrow != exact).any(axis=1).sum()),
-        **scores(sweep, narrow, exact),
+        "samples_changed": int((narrow != reference.outputs).any(axis=1).sum()),
+        **scores(sweep, narrow, reference.outputs),
         "layers": [
             {
                 "index": index,
@@ -299,7 +334,7 @@ def _run_point(sweep: Sweep, hardware: Hardware, exact: Array) -> Document:
 
 
 def run_layers(
-    sweep: Sweep, machine_of: Callable[[int], Hardware]
+    sweep: Sweep, machine_of: Callable[[int], Hardware], reference: Reference
 ) -> tuple[Array, dict[int, Array]]:
     """Run all samples, every layer on a hardware of its own.
 
@@ -308,6 +343,8 @@ def run_layers(
     sweep : Sweep
     machine_of : callable
         The hardware of the layer with this index.
+    reference : Reference
+        Samples that fit its accumulators are not run again; where steps are spilled, all are.
 
     Returns
     -------
@@ -316,14 +353,19 @@ def run_layers(
     counts : dict of int to (4,) int array
         `COUNTS` of every layer that multiplies.
     """
-    counts: dict[int, Array] = {}
-    outputs = []
-    for batch in _batches(sweep):
+    counts = {index: np.zeros(len(COUNTS), dtype=np.int64) for index in reference.needed_bits}
+    overflows = np.full(sweep.samples.count, bool(sweep.hardware.array.spill_interval))
+    for index, bits in reference.needed_bits.items():
+        overflows |= bits > machine_of(index).array.acc_bits
+    outputs, chosen = reference.outputs.copy(), np.flatnonzero(overflows)
+    for start in range(0, len(chosen), BATCH_SAMPLES):
+        part = chosen[start : start + BATCH_SAMPLES]
+        batch = [array[part] for array in sweep.samples.arrays]
         codes, found = _run_batch(sweep.network, batch, machine_of)
-        outputs.append(codes)
+        outputs[part] = codes.reshape(len(part), -1)
         for index, more in found.items():
-            counts[index] = counts.get(index, 0) + more
-    return _rows(outputs), counts
+            counts[index] += more
+    return outputs, counts
 
 
 def scores(sweep: Sweep, outputs: Array, exact: Array) -> Document:
@@ -350,10 +392,12 @@ def _run_batch(
         (target,) = layer.outputs
         output = network.tensors[target]
         if isinstance(layer, WeightedLayer):
-            values[target], record = run_weighted(layer, arrays[0], output, machine_of(index))
-            counts[index] = np.array([getattr(record, name) for name in COUNTS])
+            values[target], (events, transient, persistent) = count_overflows(
+                layer, arrays[0], output, machine_of(index)
+            )
+            counts[index] = np.array([events, transient + persistent, transient, persistent])
         else:
-            values[target] = OPERATORS[type(layer)](layer, arrays, output)
+            values[target] = run_vector(layer, arrays, output)
     return values[network.outputs[0]], counts
 
 

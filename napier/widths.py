@@ -288,7 +288,7 @@ def observe(
     The accumulators have no width; they add what a step of the hardware's PE adds, products where
     no hardware is given.
     """
-    unlimited = _unlimited(load_hardware("mac16x16") if hardware is None else hardware)
+    machine = unlimited(load_hardware("mac16x16") if hardware is None else hardware)
     found: dict[int, Observation] = {}
     for start in range(0, samples.count, BATCH_SAMPLES):
         if progress is not None:
@@ -297,13 +297,11 @@ def observe(
         tensors = run_golden(network, batch, keep_tensors=True).tensors
         for index, layer in enumerate(network.layers):
             if isinstance(layer, WeightedLayer):
-                found[index] = _observed(
-                    layer, tensors[layer.inputs[0]], unlimited, found.get(index)
-                )
+                found[index] = _observed(layer, tensors[layer.inputs[0]], machine, found.get(index))
     return found
 
 
-def _unlimited(hardware: Hardware) -> Hardware:
+def unlimited(hardware: Hardware) -> Hardware:
     """Give the PE operands and an accumulator that hold everything a network can have."""
     widths = {"activation_bits": 16, "weight_bits": 16, "acc_bits": 62, "spill_interval": 0}
     return hardware.model_copy(update={"array": hardware.array.model_copy(update=widths)})
@@ -386,13 +384,13 @@ def sums_histogram(network: Network, samples: Samples, index: int) -> Document:
     """
     layer = network.layers[index]
     assert isinstance(layer, WeightedLayer)
-    unlimited = _unlimited(load_hardware("mac16x16"))
+    machine = unlimited(load_hardware("mac16x16"))
     powers = 1 << np.arange(62, dtype=np.int64)
     counts = np.zeros((2, len(powers) + 1), dtype=np.int64)
     for start in range(0, samples.count, BATCH_SAMPLES):
         batch = [array[start : start + BATCH_SAMPLES] for array in samples.arrays]
         tensors = run_golden(network, batch, keep_tensors=True).tensors
-        sums = accumulate(layer, tensors[layer.inputs[0]], unlimited).value.reshape(-1)
+        sums = accumulate(layer, tensors[layer.inputs[0]], machine).value.reshape(-1)
         magnitudes = np.where(sums < 0, -sums - 1, sums)
         lengths = np.searchsorted(powers, magnitudes, side="right")
         for side, chosen in enumerate((sums < 0, sums >= 0)):

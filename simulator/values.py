@@ -7,7 +7,7 @@ Array layers run their steps in the order of the hardware, many pixels at a time
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -124,8 +124,44 @@ def run_weighted(
         Over all outputs of all samples.
     """
     tiles = _accumulate(layer, x, hardware)
-    channels = tiles.shape.out_channels
-    codes = np.empty((tiles.pixels, channels), dtype=DTYPES[output.dtype])
+    codes = _post_process(layer, tiles.value, tiles.pixels, output, hardware)
+    return codes, _tallied_record(tiles.tallies, hardware)
+
+
+def count_overflows(
+    layer: WeightedLayer, x: Array, output: Tensor, hardware: Hardware
+) -> tuple[Array, tuple[int, int, int]]:
+    """Output codes of an array layer, and how often its accumulators overflowed.
+
+    `run_weighted` with less to tell: quicker where many accumulators overflow, unless they spill.
+
+    Parameters
+    ----------
+    layer, x, output, hardware
+        As for `run_weighted`.
+
+    Returns
+    -------
+    codes : array
+    counts : (int, int, int)
+        Overflow events, transient outputs, persistent outputs.
+    """
+    if hardware.array.spill_interval:
+        codes, record = run_weighted(layer, x, output, hardware)
+        return codes, (record.events, record.transient, record.persistent)
+    parts = [_count_channels(job, _rules(hardware)) for job in _jobs(layer, x, hardware)]
+    pixels, contents, tallies = zip(*parts, strict=True)
+    codes = _post_process(layer, np.concatenate(contents, axis=1), pixels[0], output, hardware)
+    events, transient, persistent = np.concatenate(tallies).sum(axis=0).tolist()
+    return codes, (events, transient, persistent)
+
+
+def _post_process(
+    layer: WeightedLayer, contents: Array, pixels: int, output: Tensor, hardware: Hardware
+) -> Array:
+    """Output codes from accumulators in tiles: (pixel tiles, out_channels, lanes)."""
+    channels = contents.shape[1]
+    codes = np.empty((pixels, channels), dtype=DTYPES[output.dtype])
     rule = layer.requantization
     bias = np.zeros(1, dtype=np.int64) if layer.bias is None else layer.bias
     parameters = np.empty((3, channels), dtype=np.int64)
@@ -140,10 +176,8 @@ def run_weighted(
         ]
     )
     threads = THREADS if codes.size > PARALLEL_OUTPUTS else 1
-    _share_out(
-        kernels.post_process, len(tiles.value), threads, tiles.value, parameters, rules, codes
-    )
-    return codes.reshape((-1, *output.shape[1:])), _tallied_record(tiles.tallies, hardware)
+    _share_out(kernels.post_process, len(contents), threads, contents, parameters, rules, codes)
+    return codes.reshape((-1, *output.shape[1:]))
 
 
 def rounding_index(rule: Requantization) -> int:
@@ -189,6 +223,48 @@ def _record(
 
 def _accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> _Accumulated:
     """Accumulate a layer, a very large one in blocks of output channels."""
+    parts = [_accumulate_channels(job, _rules(hardware)) for job in _jobs(layer, x, hardware)]
+    if len(parts) == 1:
+        return parts[0]
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts], axis=1)
+        for name in ("value", "minimum", "maximum", "events", "first", "persistent")
+    }
+    tallies = np.concatenate([part.tallies for part in parts])
+    shape = replace(parts[0].shape, out_channels=len(layer.weights))
+    return _Accumulated(shape, parts[0].pixels, **arrays, tallies=tallies)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the kernels need to accumulate some output channels of a layer.
+
+    Parameters
+    ----------
+    shape : Geometry
+        Of these channels.
+    pixels : int
+        Of all samples.
+    size : (int, int, int)
+        Pixel tiles, output channels, lanes.
+    dtype : type
+        Integers that hold the sum of any two prefixes.
+    tasks, threads : int
+    arguments : tuple
+        Of the kernels, from `x` to `starts`.
+    """
+
+    shape: Geometry
+    pixels: int
+    size: tuple[int, int, int]
+    dtype: type[np.int32] | type[np.int64]
+    tasks: int
+    threads: int
+    arguments: tuple[object, ...]
+
+
+def _jobs(layer: WeightedLayer, x: Array, hardware: Hardware) -> Iterator[_Job]:
+    """Prepare the jobs of a layer: one, or blocks of output channels of a very large one."""
     check_layer_fits(layer, hardware)
     images = x if layer.weights.ndim == 4 else x.reshape(1, 1, -1, layer.weights.shape[1])
     shape = layer_geometry(layer, images.shape, hardware)
@@ -196,53 +272,47 @@ def _accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> _Accumula
     weights: Array = np.ascontiguousarray(layer.weights)
     weights = weights.reshape(channels, -1, weights.shape[-1])
     blocks = 1 if shape.groups > 1 else min(channels, ceil(weights.size / BLOCK_WEIGHTS))
-    parts = [
-        _accumulate_channels(
-            layer, weights[channels * i // blocks : channels * (i + 1) // blocks], images, hardware
-        )
-        for i in range(blocks)
-    ]
-    if blocks == 1:
-        return parts[0]
-    arrays = {
-        name: np.concatenate([getattr(part, name) for part in parts], axis=1)
-        for name in ("value", "minimum", "maximum", "events", "first", "persistent")
-    }
-    tallies = np.concatenate([part.tallies for part in parts])
-    return _Accumulated(shape, parts[0].pixels, **arrays, tallies=tallies)
+    for i in range(blocks):
+        block = weights[channels * i // blocks : channels * (i + 1) // blocks]
+        yield _job(layer, block, images, hardware)
 
 
-def _accumulate_channels(
-    layer: WeightedLayer, weights: Array, images: Array, hardware: Hardware
-) -> _Accumulated:
-    """Accumulate the output channels that `weights` (channels, taps, inputs of a group) make."""
+def _job(layer: WeightedLayer, weights: Array, images: Array, hardware: Hardware) -> _Job:
+    """Prepare the output channels that `weights` (channels, taps, inputs of a group) make."""
     shape = replace(layer_geometry(layer, images.shape, hardware), out_channels=len(weights))
     pixels = images.shape[0] * shape.out_height * shape.out_width
     operands, largest = _operands(images, layer.input_zero_point)
     rows, factors, starts, norm = kernels.build_steps(
         weights, layer.weight_zero_point, shape.groups, hardware.serial
     )
-    dtype = np.int32 if largest * norm < 1 << 31 else np.int64
+    dtype = np.int32 if largest * norm < 1 << 30 else np.int64
     lanes = min(LANES, ceil(pixels / 16) * 16)
     tiles = ceil(pixels / lanes)
-    size = (tiles, shape.out_channels, lanes)
-    value, minimum, maximum = (np.empty(size, dtype=dtype) for _ in range(3))
-    events, first = (np.zeros(size, dtype=np.int32) for _ in range(2))
-    persistent = np.zeros(size, dtype=np.bool_)
     threads = THREADS if rows.size * pixels > PARALLEL_STEPS else 1
     parts = ceil(TASKS_PER_THREAD * threads / tiles) if threads > 1 else 1
-    tallies = np.zeros((tiles * parts, 5), dtype=np.int64)
+    return _Job(
+        shape=shape,
+        pixels=pixels,
+        size=(tiles, shape.out_channels, lanes),
+        dtype=dtype,
+        tasks=tiles * parts,
+        threads=threads,
+        arguments=(operands, _window(shape), shape.groups, rows, factors.astype(dtype), starts),
+    )
+
+
+def _accumulate_channels(job: _Job, rules: NDArray[np.int64]) -> _Accumulated:
+    """Accumulate the channels of a job, with a record of every output."""
+    value, minimum, maximum = (np.empty(job.size, dtype=job.dtype) for _ in range(3))
+    events, first = (np.zeros(job.size, dtype=np.int32) for _ in range(2))
+    persistent = np.zeros(job.size, dtype=np.bool_)
+    tallies = np.zeros((job.tasks, 5), dtype=np.int64)
     _share_out(
         kernels.accumulate,
-        tiles * parts,
-        threads,
-        operands,
-        _window(shape),
-        shape.groups,
-        rows,
-        factors.astype(dtype),
-        starts,
-        _rules(hardware),
+        job.tasks,
+        job.threads,
+        *job.arguments,
+        rules,
         value,
         minimum,
         maximum,
@@ -251,7 +321,21 @@ def _accumulate_channels(
         persistent,
         tallies,
     )
-    return _Accumulated(shape, pixels, value, minimum, maximum, events, first, persistent, tallies)
+    return _Accumulated(
+        job.shape, job.pixels, value, minimum, maximum, events, first, persistent, tallies
+    )
+
+
+def _count_channels(job: _Job, rules: NDArray[np.int64]) -> tuple[int, Array, NDArray[np.int64]]:
+    """Accumulate the channels of a job and count: pixels, contents by tile, tallies."""
+    value = np.empty(job.size, dtype=job.dtype)
+    tallies = np.zeros((job.tasks, 3), dtype=np.int64)
+    if job.dtype is np.int32:  # no prefix leaves 31 bits, and the kernel's limits must be int32
+        rules = np.clip(rules, -(1 << 30), (1 << 30) - 1)
+    _share_out(
+        kernels.count_overflows, job.tasks, job.threads, *job.arguments, rules, value, tallies
+    )
+    return job.pixels, value, tallies
 
 
 def _share_out(kernel: Callable[..., None], tasks: int, threads: int, *arguments: object) -> None:

@@ -405,11 +405,11 @@ def test_an_interrupted_sweep_continues_where_it_stopped(
     ran = []
     real = width_sweep._run_point
 
-    def counted(sweep: Sweep, hardware: Any, exact: Any) -> Any:
+    def counted(sweep: Sweep, hardware: Any, reference: Any) -> Any:
         if len(ran) == 3:
             raise KeyboardInterrupt
         ran.append((hardware.array.acc_bits, hardware.array.acc_overflow))
-        return real(sweep, hardware, exact)
+        return real(sweep, hardware, reference)
 
     monkeypatch.setattr(width_sweep, "_run_point", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -604,11 +604,11 @@ def test_a_killed_search_continues_where_it_stopped_and_runs_nothing_twice(
     whole, _ = searched(sweep, 0)
     real, ran = width_search.run_layers, []
 
-    def counted(sweep: Sweep, machine_of: Any) -> Any:
+    def counted(sweep: Sweep, machine_of: Any, reference: Any) -> Any:
         if len(ran) == 4:
             raise KeyboardInterrupt
         ran.append(0)
-        return real(sweep, machine_of)
+        return real(sweep, machine_of, reference)
 
     monkeypatch.setattr(width_search, "run_layers", counted)
     with pytest.raises(KeyboardInterrupt):

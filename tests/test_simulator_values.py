@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import naive
 import numpy as np
 import pytest
 from random_layers import PES, ROUNDINGS, random_hardware, random_layer
@@ -40,7 +41,7 @@ from golden.run import run
 from simulator import kernels, values
 from simulator.hardware import load_hardware
 from simulator.machine import simulate
-from simulator.values import accumulate, overflow_record, run_weighted
+from simulator.values import accumulate, count_overflows, overflow_record, run_weighted
 from simulator.vector import run_vector
 
 MODELS = Path(__file__).parents[2] / "shared" / "models" / "mlperf_tiny"
@@ -81,8 +82,52 @@ def test_accumulators_and_codes_equal_golden(pe, block):
         assert record.minimum == expected.minimum.min()
         assert record.maximum == expected.maximum.max()
         assert record == overflow_record(found, hardware)
+        again, counts = count_overflows(layer, x, output, hardware)
+        np.testing.assert_array_equal(again, codes)
+        assert counts == (record.events, record.transient, record.persistent)
         overflows += record.events > 0
     assert overflows >= 4
+
+
+@pytest.mark.parametrize("overflow", ["wrap", "saturate"])
+@pytest.mark.parametrize(
+    ("preset", "steps"), [("mac4x4", "product"), ("nhot2_4x4", "terms"), ("ternary4x4", "ternary")]
+)
+def test_every_width_from_4_to_32_equals_unlimited_python_integers(preset, steps, overflow):
+    rng = np.random.default_rng(432)
+    widest, taps = (1, 90) if steps == "ternary" else ((1 << 15) - 1, 24)
+    weights = rng.integers(-widest, widest + 1, (3, taps)).astype(np.int16)
+    x = rng.integers(-(1 << 15), 1 << 15, (4, taps)).astype(np.int16)
+    weights[1], x[1] = -widest, rng.integers(30000, 32768, taps)  # 36 bits; ternary 23
+    weights[2], x[2, ::2], x[2, 1::2] = 1, 3, -4  # stays small
+    if steps == "ternary":
+        weights = weights.astype(np.int8)
+    layer = replace(dense([[0]]), weights=weights, weight_bits=8 * weights.itemsize)
+    output = Tensor("y", (1, 3), "int8")
+    for bits in range(4, 33):
+        hardware = hardware_with(
+            preset, acc_bits=bits, acc_overflow=overflow, activation_bits=16, weight_bits=16
+        )
+        golden = accumulate_layer(layer, x, golden_accumulator(hardware), steps)
+        found = accumulate(layer, x, hardware)
+        codes, counts = count_overflows(layer, x, output, hardware)
+        plain = [
+            naive.accumulate(
+                naive.steps_of(list(zip(w, row, strict=True)), steps), bits, overflow, None, None
+            )
+            for row in x.tolist()
+            for w in weights.tolist()
+        ]
+        for name in FIELDS:
+            expected = [record[name] for record in plain]
+            assert getattr(golden, name).reshape(-1).tolist() == expected, (bits, name)
+            assert getattr(found, name).reshape(-1).tolist() == expected, (bits, name)
+        affected = [record for record in plain if record["events"]]
+        lost = sum(record["persistent"] for record in affected)
+        assert counts == (sum(r["events"] for r in affected), len(affected) - lost, lost)
+        exact = np.array([record["value"] for record in plain]).reshape(4, 3)
+        np.testing.assert_array_equal(codes, operators.post_process(layer, exact, output))
+        assert bool(affected) == (bits < 23 or steps != "ternary")
 
 
 def dense(weights, **changes):

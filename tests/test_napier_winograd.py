@@ -1,0 +1,108 @@
+"""`napier widths --winograd` as a user meets it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from golden.files import load_network
+from golden.operators import accumulators
+from golden.winograd import choose_named, winograd_layer
+from napier.cli import main
+from napier.loading import shipped_file
+
+
+@pytest.fixture
+def napier(tmp_path, monkeypatch, capsys):
+    """Run the command in this process."""
+
+    def call(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["napier", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        printed = capsys.readouterr()
+        code = int(stop.value.code or 0)
+        return subprocess.CompletedProcess(arguments, code, printed.out, printed.err)
+
+    return call
+
+
+def document_of(napier, *arguments):
+    done = napier("widths", *arguments, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_without_the_option_the_document_has_no_winograd(napier):
+    document = document_of(napier)
+    assert "winograd" not in document
+    assert all("winograd" not in layer for layer in document["layers"])
+
+
+@pytest.mark.parametrize(
+    ("name", "shift"), [("f2", 2), ("f3", 2), ("f4", 6), ("f6", 6), ("complex", 4)]
+)
+def test_every_layer_is_a_transform_with_widths_or_direct_with_a_reason(napier, name, shift):
+    document = document_of(napier, "--winograd", name)
+    assert document["winograd"] == name
+    taken = []
+    for layer in document["layers"]:
+        entry = layer["winograd"]
+        if entry["transform"] == "direct":
+            assert entry["reason"]
+            continue
+        taken.append(layer["name"])
+        assert entry["reason"] == ""
+        assert entry["shift"] == shift
+        assert entry["stages"]["direct"]["lo"] == layer["lo"]
+        assert entry["stages"]["direct"]["hi"] == layer["hi"]
+        assert entry["wrapped_bits"] == entry["stages"]["direct"]["bits"] + shift
+        assert len(entry["channels"]) == len(layer["channels"])
+        for stage, found in entry["stages"].items():
+            if not stage.startswith("input"):
+                widest = max(channel[f"{stage}_bits"] for channel in entry["channels"])
+                assert widest == found["bits"]
+    assert taken == ["stem", "depthwise", "block_1", "block_2"]
+
+
+def test_the_table_fits_80_columns_and_sums_up_the_direct_layers(napier, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("f2", "complex"):
+        done = napier("widths", "--winograd", name)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert max(map(len, lines)) <= 80
+        start = next(i for i, line in enumerate(lines) if line.startswith(f"Winograd {name}: "))
+        assert lines[start].endswith("suffice")
+        headings = ["transform", "V", "U", "U*V", "sum", "A'M", "Z", "y", "wrap"]
+        assert lines[start + 1].split()[2:] == headings
+        assert sum(line.startswith("direct: ") for line in lines[start:]) == 3
+
+
+def test_witness_files_take_the_stages_to_their_ends(napier, tmp_path):
+    document = document_of(napier, "--winograd", "f4", "--witness", "w")
+    network = load_network(shipped_file("digits.npz"))
+    entry = next(x for x in document["layers"] if x["name"] == "block_1")
+    layer = network.layers[entry["index"]]
+    transform = choose_named(layer, "f4").transform
+    bits = entry["winograd"]["wrapped_bits"]
+    with np.load(tmp_path / entry["winograd"]["witness_file"], allow_pickle=False) as file:
+        assert str(file["transform"]) == "F(4x4,3x3)"
+        broken = False
+        for extreme in ("lo", "hi"):
+            codes = file[f"codes_sum_{extreme}"]
+            (row, column), (p,) = file[f"tile_sum_{extreme}"], file[f"register_sum_{extreme}"]
+            stages = winograd_layer(layer, codes, transform).stages
+            reached = stages.sum[0, row, column, p, file[f"channel_sum_{extreme}"]]
+            assert reached == file[f"value_sum_{extreme}"]
+            assert reached == entry["winograd"]["stages"]["sum"][extreme]
+            codes = file[f"codes_output_{extreme}"]
+            direct = accumulators(layer, codes)
+            wrapped = winograd_layer(layer, codes, transform, bits).accumulators
+            np.testing.assert_array_equal(wrapped, direct)
+            narrow = winograd_layer(layer, codes, transform, bits - 1).accumulators
+            broken |= bool((narrow != direct).any())
+        assert broken
