@@ -20,13 +20,14 @@ from golden.network import Conv2D, WeightedLayer
 from golden.operators import Array, operands, output_size, pad_image
 
 Overflow = Literal["wrap", "saturate"]
-Steps = Literal["product", "terms", "parallel_terms", "ternary"]
+Steps = Literal["product", "terms", "parallel_terms", "ternary", "units"]
 """What one step adds; a zero weight is no step, a zero activation is one.
 
 * ``product``: w * x, the step of a multiplier.
 * ``terms``: one signed power of two of w times x, highest exponent first (`naf_digits`).
 * ``parallel_terms``: all terms of w at once, so again w * x.
 * ``ternary``: +x or -x; w must be -1, 0 or 1.
+* ``units``: |w| times +x or -x.
 """
 
 MAX_BITS = 62
@@ -181,9 +182,12 @@ def step_coefficients(weights: ArrayLike, steps: Steps) -> Int64Array:
             "ternary steps take weights of -1, 0 and 1, but the weights reach from"
             f" {exact.min()} to {exact.max()}; ternarize them first"
         )
+    if steps == "units":
+        count = np.arange(np.abs(exact).max(initial=0)).reshape(-1, *(1,) * exact.ndim)
+        return np.where(np.abs(exact) > count, np.sign(exact), 0)
     if steps not in ("product", "parallel_terms", "ternary"):
         raise HardwareError(
-            "steps must be 'product', 'terms', 'parallel_terms' or 'ternary', but is"
+            "steps must be 'product', 'terms', 'parallel_terms', 'ternary' or 'units', but is"
             f" {steps!r}; choose one"
         )
     return exact[np.newaxis]

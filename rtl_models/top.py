@@ -18,7 +18,7 @@ from golden.errors import ToolError
 from golden.network import Network
 from rtl_models.builds import Simulator, build, start_command
 from rtl_models.parameters import top_parameters
-from rtl_models.reference import Overflows, golden_network
+from rtl_models.reference import Overflows, golden_network, winograd_forms
 from rtl_models.sources import VERILOG
 from rtl_models.sources import sources as module_sources
 from simulator.compiler import CompiledNetwork, compile_network, program_layers
@@ -411,7 +411,8 @@ def verify_network(
     with the hardware's latency and interval.
     """
     run = run_program(network, hardware, inputs, simulation, folder)
-    expected, overflows = golden_network(network, hardware, inputs)
+    forms = winograd_forms(run.compiled.plan)
+    expected, overflows = golden_network(network, hardware, inputs, forms)
     timings = time_network(network, hardware)
     timed = simulation.bus.as_described
     codes = counters = 0

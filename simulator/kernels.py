@@ -363,7 +363,7 @@ def _longest_part(filled: NDArray[np.int32], part_words: NDArray[np.int64]) -> i
 
 @jit
 def build_steps(
-    weights: NDArray[np.int8], zero_point: int, groups: int, serial: bool
+    weights: NDArray[np.int8], zero_point: int, groups: int, terms: int, unary: bool
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64], int]:
     """List what every output channel adds, step by step.
 
@@ -373,8 +373,10 @@ def build_steps(
     zero_point : int
         Of the weights.
     groups : int
-    serial : bool
-        A step for each signed digit, highest exponent first, instead of one for each weight.
+    terms : int
+        A step for each so many signed digits, highest exponents first; 0: one for each weight.
+    unary : bool
+        A step of +1 or -1 for each unit of a weight's magnitude.
 
     Returns
     -------
@@ -396,8 +398,12 @@ def build_steps(
         for tap in range(taps):
             for i in range(group_channels):
                 weight = int(weights[channel, tap, i]) - zero_point
-                if weight != 0:
-                    steps += _nonadjacent_digits(weight) if serial else 1
+                if unary:
+                    steps += abs(weight)
+                elif terms > 0:
+                    steps += (_nonadjacent_digits(weight) + terms - 1) // terms
+                elif weight != 0:
+                    steps += 1
         starts[channel + 1] = starts[channel] + steps
     rows = np.empty(starts[out_channels], dtype=np.uint32)
     factors = np.empty(starts[out_channels], dtype=np.int64)
@@ -408,21 +414,28 @@ def build_steps(
             for i in range(group_channels):
                 weight = int(weights[channel, tap, i]) - zero_point
                 row = tap * in_channels + first + i
-                if serial:
+                if unary:
+                    for _ in range(abs(weight)):
+                        rows[step] = row
+                        factors[step] = 1 if weight > 0 else -1
+                        step += 1
+                elif terms > 0:
                     digits = _nonadjacent_digits(weight)
-                    # Lowest digit first, written from the back.
+                    steps = (digits + terms - 1) // terms
+                    for position in range(step, step + steps):
+                        rows[position] = row
+                        factors[position] = 0
+                    # The lowest digit comes first here, and belongs to the last step.
                     rest, unit = weight, 1
-                    position = step + digits
                     while rest != 0:
                         if rest & 1:
                             digit = 2 - (rest & 3)
-                            position -= 1
-                            rows[position] = row
-                            factors[position] = digit * unit
+                            digits -= 1
+                            factors[step + digits // terms] += digit * unit
                             rest -= digit
                         rest >>= 1
                         unit <<= 1
-                    step += digits
+                    step += steps
                 elif weight != 0:
                     rows[step] = row
                     factors[step] = weight

@@ -232,7 +232,7 @@ def choose_step(step: Step, hardware: Hardware) -> Cut:
     names = {"auto": hardware.winograd.names, "off": ()}.get(use, (use,))
     found = []
     for name in names if step.unit == "array" else ():
-        other = winograd_step(step, name, hardware)
+        other = winograd_step(step, name, hardware, safe=use == "auto")
         if isinstance(other, Step):
             try:
                 found.append(choose_cut(other, hardware))

@@ -7,7 +7,7 @@ Array layers run their steps in the order of the hardware, many pixels at a time
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,10 +17,10 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.network import DTYPES, Requantization, Rounding, Tensor, WeightedLayer
+from golden.network import DTYPES, Conv2D, Requantization, Rounding, Tensor, WeightedLayer
 from simulator import kernels
 from simulator.hardware import Hardware, check_layer_fits
-from simulator.program import Geometry, layer_geometry
+from simulator.program import Geometry, entry_rule, layer_geometry
 from simulator.results import AccumulatorValues, OverflowRecord
 
 Array = NDArray[Any]
@@ -83,11 +83,57 @@ def accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> Accumulato
         Where the PE has no code for a weight.
     """
     tiles = _accumulate(layer, x, hardware)
-    shape: tuple[int, ...] = (tiles.shape.out_channels,)
+    shape: tuple[int, ...] = (-1, tiles.shape.out_channels)
     if layer.weights.ndim == 4:
-        shape = (-1, tiles.shape.out_height, tiles.shape.out_width, *shape)
-    else:
-        shape = (-1, *shape)
+        shape = (-1, tiles.shape.out_height, tiles.shape.out_width, tiles.shape.out_channels)
+    return _untiled(tiles, shape)
+
+
+def accumulate_parts(weights: Array, operands: Array, hardware: Hardware) -> AccumulatorValues:
+    """Accumulate sums of products that stand apart, as the parts of a Winograd layer do.
+
+    Parameters
+    ----------
+    weights : (parts, out_channels, in_channels) integer array
+    operands : (pixels, parts, in_channels) integer array
+    hardware : Hardware
+
+    Returns
+    -------
+    AccumulatorValues
+        Arrays of shape (pixels, parts, out_channels).
+    """
+    parts, channels, inputs = weights.shape
+    pixels = len(operands)
+    layer = Conv2D(
+        name="parts",
+        inputs=(0,),
+        outputs=(1,),
+        weights=weights.reshape(parts * channels, 1, 1, inputs),
+        weight_bits=16,
+        weight_zero_point=0,
+        bias=None,
+        input_zero_point=0,
+        output_zero_point=0,
+        requantization=Requantization(np.ones(1, np.int32), np.zeros(1, np.int32)),
+        activation_min=0,
+        activation_max=0,
+        groups=parts,
+    )
+    images = operands.reshape(1, 1, pixels, parts * inputs)
+    job = _job(layer, layer.weights.reshape(parts * channels, 1, inputs), images, hardware)
+    return _untiled(_accumulate_channels(job, _rules(hardware)), (pixels, parts, channels))
+
+
+def post_process(layer: WeightedLayer, sums: Array, output: Tensor, hardware: Hardware) -> Array:
+    """Output codes of accumulators (..., out_channels), bias not yet added."""
+    contents = sums.reshape(-1, sums.shape[-1])
+    tiles = np.ascontiguousarray(contents.T)[np.newaxis]
+    return _post_process(layer, tiles, len(contents), output, hardware)
+
+
+def _untiled(tiles: _Accumulated, shape: tuple[int, ...]) -> AccumulatorValues:
+    """Take accumulators out of their tiles of pixels."""
 
     def untiled(array: Array) -> Array:
         flat = array.transpose(0, 2, 1).reshape(-1, tiles.shape.out_channels)
@@ -198,6 +244,21 @@ def overflow_record(values: AccumulatorValues, hardware: Hardware) -> OverflowRe
     )
 
 
+def merge_records(records: Sequence[OverflowRecord]) -> OverflowRecord:
+    """Join the records of accumulators of one kind."""
+    first = records[0]
+    return replace(
+        first,
+        events=sum(record.events for record in records),
+        outputs_affected=sum(record.outputs_affected for record in records),
+        transient=sum(record.transient for record in records),
+        persistent=sum(record.persistent for record in records),
+        minimum=min(record.minimum for record in records),
+        maximum=max(record.maximum for record in records),
+        bits_needed=max(record.bits_needed for record in records),
+    )
+
+
 def _tallied_record(tallies: NDArray[np.int64], hardware: Hardware) -> OverflowRecord:
     events, transient, persistent = (int(tallies[:, i].sum()) for i in range(3))
     return _record(
@@ -283,7 +344,7 @@ def _job(layer: WeightedLayer, weights: Array, images: Array, hardware: Hardware
     pixels = images.shape[0] * shape.out_height * shape.out_width
     operands, largest = _operands(images, layer.input_zero_point)
     rows, factors, starts, norm = kernels.build_steps(
-        weights, layer.weight_zero_point, shape.groups, hardware.serial
+        weights, layer.weight_zero_point, shape.groups, *entry_rule(hardware)
     )
     dtype = np.int32 if largest * norm < 1 << 30 else np.int64
     lanes = min(LANES, ceil(pixels / 16) * 16)

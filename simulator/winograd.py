@@ -97,7 +97,7 @@ def form_of(geometry: Geometry) -> Form:
     return next(form for form in FORMS.values() if form.number == geometry.form)
 
 
-def winograd_step(step: Step, name: str, hardware: Hardware) -> Step | str:
+def winograd_step(step: Step, name: str, hardware: Hardware, *, safe: bool) -> Step | str:
     """Let the Winograd units compute a step of the array.
 
     Parameters
@@ -107,6 +107,9 @@ def winograd_step(step: Step, name: str, hardware: Hardware) -> Step | str:
     name : str
         A key of `FORMS` that the hardware knows.
     hardware : Hardware
+    safe : bool
+        Only where every output is proven to be that of the direct convolution for all inputs of
+        8 or 16 bits (rule W8).
 
     Returns
     -------
@@ -119,12 +122,17 @@ def winograd_step(step: Step, name: str, hardware: Hardware) -> Step | str:
     layer, geometry, form = step.layer, step.geometry, FORMS[name]
     assert isinstance(layer, Conv2D)
     assert geometry is not None
-    if hardware.array.acc_overflow == "saturate":
-        return "saturating accumulators do not keep sums modulo a power of two"
-    weights = transformed(layer.weights.astype(np.int64) - layer.weight_zero_point, form)
+    direct = layer.weights.astype(np.int64) - layer.weight_zero_point
+    weights = transformed(direct, form)
     limit = 1 << (hardware.weight_operand_bits - 1)
     if weights.max(initial=0) >= limit or weights.min(initial=0) < -limit:
         return f"a transformed weight exceeds the {hardware.weight_operand_bits} bits of an operand"
+    inputs = operand_range(layer.input_zero_point, hardware, step.input_signed)
+    chunk_words = min(hardware.winograd.chunk_words // form.taps**2, geometry.in_words)
+    if safe:
+        reason = _unsafe(direct, weights, inputs, form, chunk_words * geometry.feed, hardware)
+        if reason:
+            return reason
     m = form.outputs
     return replace(
         step,
@@ -136,7 +144,7 @@ def winograd_step(step: Step, name: str, hardware: Hardware) -> Step | str:
             kernel=(form.taps, form.taps),
             stride=(m, m),
             form=form.number,
-            chunk_words=min(hardware.winograd.chunk_words // form.taps**2, geometry.in_words),
+            chunk_words=chunk_words,
             image=(geometry.out_height, geometry.out_width),
         ),
     )
@@ -155,6 +163,49 @@ def _unfit(step: Step) -> str:
         return "its dilation is not 1"
     if geometry.groups != 1:
         return "it is grouped"
+    return ""
+
+
+def operand_range(zero_point: int, hardware: Hardware, signed: bool) -> tuple[int, int]:
+    """Smallest and largest code minus zero point."""
+    bits = hardware.array.activation_bits
+    low = -(1 << (bits - 1)) if signed else 0
+    return low - zero_point, low + (1 << bits) - 1 - zero_point
+
+
+def _unsafe(
+    direct: IntArray,
+    weights: IntArray,
+    inputs: tuple[int, int],
+    form: Form,
+    chunk_channels: int,
+    hardware: Hardware,
+) -> str:
+    """Why outputs may differ from the direct convolution's; empty where they cannot (rule W8)."""
+    low, high = inputs
+    rows = direct.reshape(len(direct), -1)
+    most = np.maximum(rows * low, rows * high).sum(axis=1).max()
+    least = np.minimum(rows * low, rows * high).sum(axis=1).min()
+    needed = form.shift + 1 + max(int(most).bit_length(), int(-least - 1).bit_length())
+    if needed > hardware.result_bits:
+        return (
+            f"its sums may need {needed} bits modulo which they are exact, results have"
+            f" {hardware.result_bits}"
+        )
+    array = hardware.array
+    if array.acc_overflow == "wrap" and not array.spill_interval:
+        return ""
+    # Nothing may be lost before the output transform: twice the magnitudes bound all digits.
+    gains = np.abs(form.inputs).sum(axis=1)
+    largest = np.outer(gains, gains)[..., np.newaxis] * max(-low, high)
+    products = 2 * np.abs(weights) * largest
+    spans = range(0, products.shape[3], chunk_channels)
+    parts = [products[..., i : i + chunk_channels].sum(axis=3).max() for i in spans]
+    narrow = int(max(parts))
+    if array.spill_interval:
+        narrow = min(narrow, array.spill_interval * int(products.max()))
+    if 1 + narrow.bit_length() > array.acc_bits:
+        return f"a part may need {1 + narrow.bit_length()} bits, accumulators have {array.acc_bits}"
     return ""
 
 
