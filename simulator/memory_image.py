@@ -64,14 +64,15 @@ def outputs_from_banks(banks: ArrayLike, geometry: Geometry) -> IntArray:
 
     Returns
     -------
-    (out_height, out_width, out_channels) int64 array
+    (height, width, out_channels) int64 array
     """
     words = np.asarray(banks, dtype=np.int64).reshape(
-        geometry.rows, geometry.pixel_tiles, geometry.out_words * geometry.feed
+        geometry.rows, geometry.pixel_tiles, geometry.tile_outputs, -1
     )
-    oy, ox = np.indices((geometry.out_height, geometry.out_width))
-    tile, row = np.divmod(oy * geometry.pitch + ox, geometry.rows)
-    return words[row, tile, : geometry.out_channels]
+    step_y, step_x = geometry.stride if geometry.form else (1, 1)
+    y, x = np.indices(geometry.stored)
+    tile, row = np.divmod(y // step_y * geometry.pitch + x // step_x, geometry.rows)
+    return words[row, tile, y % step_y * step_x + x % step_x, : geometry.out_channels]
 
 
 def pack_lanes(codes: ArrayLike, bits: int) -> list[int]:

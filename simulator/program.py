@@ -449,7 +449,10 @@ def compile_layer(
 
 def compile_geometry(layer: WeightedLayer, geometry: Geometry, hardware: Hardware) -> LayerProgram:
     """Lay out a layer that fits the hardware; its weights are those that `geometry` speaks of."""
-    codes = _code_table(hardware.pe.kind, hardware.pe.terms, hardware.weight_operand_bits)
+    largest = np.abs(layer.weights.astype(np.int64) - layer.weight_zero_point).max(initial=0)
+    most = (1 << int(largest).bit_length()) - 1  # few tables serve all layers
+    bits = hardware.weight_operand_bits
+    codes = _code_table(hardware.pe.kind, hardware.pe.terms, bits, most)
     tiles = [
         _compile_tile(_tile_weights(layer, geometry, tile), tile, geometry, codes)
         for tile in range(geometry.channel_tiles)
@@ -513,10 +516,9 @@ def entry_rule(hardware: Hardware) -> tuple[int, bool]:
 
 
 @lru_cache(maxsize=8)
-def _code_table(kind: str, terms: int, bits: int) -> tuple[tuple[int, ...], ...]:
-    """Codes of the entries of each weight (rules S2, S3, W10), by weight + 2**(bits - 1)."""
-    half = 1 << (bits - 1)
-    return tuple(_entry_codes(weight, kind, terms, bits) for weight in range(-half, half))
+def _code_table(kind: str, terms: int, bits: int, most: int) -> tuple[tuple[int, ...], ...]:
+    """Codes of the entries of each weight (rules S2, S3, W10), by weight + most."""
+    return tuple(_entry_codes(weight, kind, terms, bits) for weight in range(-most, most + 1))
 
 
 def _entry_codes(weight: int, kind: str, terms: int, bits: int) -> tuple[int, ...]:

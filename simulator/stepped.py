@@ -23,17 +23,18 @@ from simulator.hardware import Hardware
 from simulator.memory_image import activation_banks, outputs_from_banks
 from simulator.passes import Pass
 from simulator.plan import StepPlan, plan_network
-from simulator.program import ROUNDINGS, Geometry, LayerProgram, compile_layer, layer_geometry
+from simulator.program import ROUNDINGS, Geometry, LayerProgram, compile_geometry, layer_geometry
 from simulator.results import AccumulatorValues, Events, LayerTiming, RunTiming
 from simulator.timing import lone_layer, time_plan
 from simulator.transfers import step_schedule
+from simulator.winograd import form_of
 
 IntArray = NDArray[np.int64]
 
 ENGINE_CAUSES = kernels.COUNTERS[:4]
 """Causes of an engine's cycles (rule E5)."""
 
-ENGINE_EVENTS = kernels.COUNTERS[4:10]
+ENGINE_EVENTS = kernels.COUNTERS[4:12]
 """Events that an engine counts (`simulator.results.Events`)."""
 
 
@@ -175,8 +176,9 @@ class Engine:
         signals of the array during the cycle.
     output_banks : (R, out_bank_words, F) int64 array
         Output memory (rule M6).
-    records : (7, out_height, out_width, out_channels) int64 array
-        What the drain has read of each output: the fields of `kernels.SEEN`, then the result.
+    records : (7, out_height, out_width, parts * out_channels) int64 array
+        What the drain has read of each output, or of each part of a Winograd tile (rule W4): the
+        fields of `kernels.SEEN`, then the result.
     """
 
     def __init__(
@@ -187,8 +189,9 @@ class Engine:
         self.activation_banks = activation_banks(image, geometry, input_zero_point)
         self.output_banks = _zeros(geometry.rows, geometry.out_bank_words, geometry.feed)
         outputs = (geometry.out_height, geometry.out_width, geometry.out_channels)
-        self.records = _zeros(len(kernels.SEEN) + 1, *outputs)
-        self.registers = _reset_engine(hardware)
+        parts = max(1, geometry.part_words.size)
+        self.records = _zeros(len(kernels.SEEN) + 1, *outputs[:2], parts * outputs[2])
+        self.registers = _reset_engine(hardware, geometry)
 
     @property
     def busy(self) -> bool:
@@ -225,21 +228,36 @@ class Engine:
         return self.finish()
 
     def output_image(self) -> IntArray:
-        """(out_height, out_width, out_channels) codes of the output memory."""
+        """(height, width, out_channels) codes of the output memory."""
         return outputs_from_banks(self.output_banks, self.geometry)
 
 
-def _reset_engine(hardware: Hardware) -> kernels.EngineRegisters:
+def _reset_engine(hardware: Hardware, geometry: Geometry) -> kernels.EngineRegisters:
     array, lanes = hardware.array, hardware.post.lanes
+    side, outputs = (geometry.kernel[0], geometry.stride[0]) if geometry.form else (1, 1)
+    word = (array.rows, array.feed)
     feeder = {name: _zeros(1) for name in kernels.FeederRegisters._fields}
     feeder |= {"f2_bank": _zeros(array.rows, array.feed), "f2_mask": _zeros(array.rows)}
     drain = {name: _zeros(1) for name in kernels.DrainRegisters._fields}
     drain |= {
-        "fired": _zeros(2, 3),
-        "tile": _zeros(2),
+        "fired": _zeros(2, 4),
+        "tile": _zeros(3),
+        "sums": _zeros(array.rows, array.cols, outputs, outputs),
+        "late_valid": _zeros(3),
+        "late_value": _zeros(3, lanes),
+        "late_place": _zeros(3, 4),
         "post_valid": _zeros(4),
         "post_value": _zeros(4, lanes),
-        "post_place": _zeros(4, 3),
+        "post_place": _zeros(4, 4),
+    }
+    transform = {name: _zeros(1) for name in kernels.TransformRegisters._fields}
+    transform |= {
+        "patch": _zeros(side, side, *word),
+        "place": _zeros(3),
+        "left": _zeros(2),
+        "half": _zeros(2, side * side * geometry.chunk_words, *word),
+        "stored": _zeros(2) - 1,
+        "word": _zeros(*word),
     }
     return kernels.EngineRegisters(
         busy=_zeros(1),
@@ -247,6 +265,7 @@ def _reset_engine(hardware: Hardware) -> kernels.EngineRegisters:
         done=_zeros(1),
         array=reset_array(hardware),
         feeder=kernels.FeederRegisters(**feeder),
+        transform=kernels.TransformRegisters(**transform),
         streams=kernels.StreamRegisters(
             *(_zeros(array.cols) for _ in kernels.StreamRegisters._fields)
         ),
@@ -272,18 +291,28 @@ def _start(
         register[:] = 0
     feeder.f1_valid[0] = feeder.f2_valid[0] = 0
     feeder.next_word[0] = memories.feed_start[0]
+    transform = registers.transform
+    for register in (transform.place, transform.chunks, transform.valid, transform.out_word):
+        register[:] = 0
+    transform.in_half[0] = transform.out_half[0] = 0
+    transform.left[:] = config.in_words
+    transform.stored[:] = -1
     streams.entry_valid[:] = 0
     streams.entry[:] = memories.entry_start[:, 0]
     for pixel_tile in (feeder.next_pixel_tile, streams.pixel_tile, drain.pixel_tile):
         pixel_tile[:] = config.pixel_first
     for channel_tile in (feeder.next_channel_tile, streams.channel_tile, drain.channel_tile):
         channel_tile[:] = 0
-    drain.counter[0] = 0
+    streams.part[:] = 0
+    drain.part[0] = drain.phase[0] = drain.counter[0] = 0
     registers.counters[:] = 0
 
 
 def _engine_config(program: LayerProgram) -> kernels.EngineConfig:
     geometry, hardware, parameters = program.geometry, program.hardware, program.parameters
+    form = form_of(geometry) if geometry.form else None
+    nothing = _zeros(1, 1)
+    kept = 0 if form is None else hardware.result_bits - form.shift
     return kernels.EngineConfig(
         array=array_config(hardware),
         lanes=hardware.post.lanes,
@@ -310,6 +339,15 @@ def _engine_config(program: LayerProgram) -> kernels.EngineConfig:
         output_zero_point=parameters.output_zero_point,
         activation_min=parameters.activation_min,
         activation_max=parameters.activation_max,
+        side=0 if form is None else form.taps,
+        outputs=1 if form is None else form.outputs,
+        chunk_words=geometry.chunk_words,
+        parts=max(1, geometry.part_words.size),
+        result_bits=hardware.result_bits,
+        shift=0 if form is None else form.shift,
+        inverse=0 if form is None else pow(form.odd, -1, 1 << kept),
+        input_matrix=nothing if form is None else form.inputs,
+        output_matrix=nothing if form is None else form.sums,
     )
 
 
@@ -435,8 +473,7 @@ def run_step(plan: StepPlan, hardware: Hardware, x: ArrayLike) -> StepRun:
     codes = np.asarray(x, dtype=np.int64)
     codes = codes.reshape(len(codes), -1)
     codes = np.pad(codes, ((0, 0), (0, prod(image) - codes.shape[1]))).reshape(-1, *image)
-    shape = (1, *image[1:]) if isinstance(layer, FullyConnected) else (1, *image)
-    program = compile_layer(layer, shape, hardware)
+    program = compile_geometry(layer, geometry, hardware)
     programs = [_program_of(program, each) for each in plan.passes]
     engines, runs = [], []
     for each in codes:

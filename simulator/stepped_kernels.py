@@ -38,6 +38,8 @@ COUNTERS = (
     "feed_words",
     "parameter_reads",
     "output_codes",
+    "transformed_words",
+    "summed_results",
     "overflow_events",
     "overflow_outputs",
 )
@@ -49,9 +51,11 @@ COUNTERS = (
     COUNT_FEED_WORDS,
     COUNT_PARAMETER_READS,
     COUNT_OUTPUT_CODES,
+    COUNT_TRANSFORMED_WORDS,
+    COUNT_SUMMED_RESULTS,
     COUNT_OVERFLOW_EVENTS,
     COUNT_OVERFLOW_OUTPUTS,
-) = range(4, 12)
+) = range(4, 14)
 
 # -- array and PEs: registers and signals ----------------------------------------------------------
 
@@ -378,6 +382,15 @@ class EngineConfig(NamedTuple):
     output_zero_point: int
     activation_min: int
     activation_max: int
+    side: int  # n of a Winograd form (rules W), 0 for a direct convolution
+    outputs: int  # m, or 1
+    chunk_words: int
+    parts: int  # of a tile (W4), or 1
+    result_bits: int  # P
+    shift: int  # t
+    inverse: int  # of the odd part, modulo 2**(P - t)
+    input_matrix: IntArray  # (n, n) B^T
+    output_matrix: IntArray  # (m, n) A^T
 
 
 class Memories(NamedTuple):
@@ -416,11 +429,28 @@ class FeederRegisters(NamedTuple):
     next_channel_tile: IntArray  # (1,) of the run; channel_tiles when nothing is left
 
 
+class TransformRegisters(NamedTuple):
+    """Input transform (W1 to W3); its pipeline is a patch and the cycle in which it ends."""
+
+    patch: IntArray  # (n, n, R, F)
+    place: IntArray  # (3,) row and column of the next word, word of the chunk
+    left: IntArray  # (2,) words of the tile that are not yet accepted, not yet read out
+    chunks: IntArray  # (1,) begun and not read out
+    half: IntArray  # (2, words, R, F)
+    stored: IntArray  # (2,) cycle in which the half is complete, -1 where it is not
+    in_half: IntArray  # (1,)
+    out_half: IntArray  # (1,)
+    out_word: IntArray  # (1,) of the half, read next
+    valid: IntArray  # (1,)
+    word: IntArray  # (R, F) the memory's output register
+
+
 class StreamRegisters(NamedTuple):
     """Stream memories' output registers (E2), each (C,)."""
 
     entry_valid: IntArray
     entry: IntArray  # address that gave the memory's output
+    part: IntArray  # of the tile (W4)
     pixel_tile: IntArray
     channel_tile: IntArray  # of the run; channel_tiles when nothing is left
 
@@ -428,16 +458,22 @@ class StreamRegisters(NamedTuple):
 class DrainRegisters(NamedTuple):
     """Drain and post-processor (D rules)."""
 
+    part: IntArray  # (1,) of the tile, that fires next (W4)
     pixel_tile: IntArray  # (1,) of the tile that fires next
     channel_tile: IntArray  # (1,) the same, of the run
     counter: IntArray  # (1,) of D1
-    fired: IntArray  # (2, 3) fires of the last two cycles: {valid, pixel tile, channel tile}
+    fired: IntArray  # (2, 4) fires of the last two cycles: {valid, pixel tile, channel tile, part}
     reading: IntArray  # (1,) results are read this cycle
     read_index: IntArray  # (1,) 0 .. N - 1
-    tile: IntArray  # (2,) {pixel tile, channel tile} of the read
+    phase: IntArray  # (1,) output of the result that is read (W5)
+    tile: IntArray  # (3,) {pixel tile, channel tile, part} of the read
+    sums: IntArray  # (R, C, m, m) of the output transform (W5)
+    late_valid: IntArray  # (3,) outputs on their way to the post-processor
+    late_value: IntArray  # (3, Q)
+    late_place: IntArray  # (3, 4)
     post_valid: IntArray  # (4,) stages u+1 .. u+4 of D3
     post_value: IntArray  # (4, Q)
-    post_place: IntArray  # (4, 3) {pixel tile, first row, channel}
+    post_place: IntArray  # (4, 4) {pixel tile, first row, channel, output of the tile}
 
 
 class EngineRegisters(NamedTuple):
@@ -448,9 +484,10 @@ class EngineRegisters(NamedTuple):
     done: IntArray  # (1,) `done` was high in the latest cycle
     array: ArrayRegisters
     feeder: FeederRegisters
+    transform: TransformRegisters
     streams: StreamRegisters
     drain: DrainRegisters
-    counters: IntArray  # (12,) by COUNTERS
+    counters: IntArray  # by COUNTERS
     inputs: ArrayInputs  # signals of the latest cycle
     outputs: ArrayOutputs
 
@@ -476,6 +513,15 @@ def columns_used(config: EngineConfig, channel_tile: int) -> int:
 def results_cycles(config: EngineConfig, channel_tile: int) -> int:
     """N of D1."""
     return columns_used(config, channel_tile) * (config.array.rows // config.lanes)
+
+
+@jit
+def handoff_cycles(config: EngineConfig, channel_tile: int, part: int) -> int:
+    """Cycles from a fire to the next one at the earliest (D1, W5)."""
+    results = results_cycles(config, channel_tile)
+    if config.side == 0:
+        return results
+    return results * config.outputs**2 if part == config.parts - 1 else max(results, 2)
 
 
 @jit
@@ -531,17 +577,18 @@ def drive_array(
     config: EngineConfig,
     memories: Memories,
     feeder: FeederRegisters,
+    transform: TransformRegisters,
     streams: StreamRegisters,
     inputs: ArrayInputs,
 ) -> None:
-    """Signals of feeder and streams to the array in this cycle (F3, F4, E2)."""
-    rows = config.array.rows
-    inputs.feed_valid[0] = feeder.f2_valid[0]
-    for r in range(rows):
-        bank = (r + feeder.f2_rot[0]) % rows
+    """Signals of feeder, or transform, and streams to the array in this cycle (F3, F4, E2, W3)."""
+    inputs.feed_valid[0] = transform.valid[0] if config.side else feeder.f2_valid[0]
+    for r in range(config.array.rows):
         for lane in range(config.array.feed):
-            operand = feeder.f2_bank[bank, lane] - config.input_zero_point
-            inputs.feed_data[r, lane] = operand if feeder.f2_mask[r] else 0
+            if config.side:
+                inputs.feed_data[r, lane] = transform.word[r, lane]
+            else:
+                inputs.feed_data[r, lane] = fed_operand(config, feeder, r, lane)
     for c in range(config.array.cols):
         inputs.entry_valid[c] = streams.entry_valid[c]
         if streams.entry_valid[c]:
@@ -550,6 +597,108 @@ def drive_array(
             inputs.advance[c] = memories.entry_advance[entry]
             inputs.lane[c] = memories.entry_lane[entry]
             inputs.code[c] = memories.entry_code[entry]
+
+
+@jit
+def fed_operand(config: EngineConfig, feeder: FeederRegisters, row: int, lane: int) -> int:
+    """Operand at the feeder's output (F3, F4)."""
+    bank = (row + feeder.f2_rot[0]) % config.array.rows
+    operand = feeder.f2_bank[bank, lane] - config.input_zero_point
+    return operand if feeder.f2_mask[row] else 0
+
+
+@jit
+def step_transform(
+    config: EngineConfig,
+    feeder: FeederRegisters,
+    transform: TransformRegisters,
+    cycle: int,
+    loaded: bool,
+    counters: IntArray,
+) -> bool:
+    """One cycle of the input transform (W1 to W3); whether the feeder's word is accepted.
+
+    `loaded` tells whether the array takes the word at the output.
+    """
+    row, column, word = transform.place
+    begins = row == 0 and column == 0 and word == 0
+    ready = not begins or transform.chunks[0] < 2
+    accepted = ready and feeder.f2_valid[0] == 1
+    freed = read_transformed(config, transform, cycle, loaded)
+    if accepted:
+        counters[COUNT_TRANSFORMED_WORDS] += 1
+        transform.chunks[0] += begins
+        for r in range(config.array.rows):
+            for lane in range(config.array.feed):
+                transform.patch[row, column, r, lane] = fed_operand(config, feeder, r, lane)
+        accept_patch_word(config, transform, cycle)
+    transform.chunks[0] -= freed
+    return ready
+
+
+@jit
+def accept_patch_word(config: EngineConfig, transform: TransformRegisters, cycle: int) -> None:
+    """Go on to the next place; at the end of a patch its transform goes to the half (W2)."""
+    side = config.side
+    transform.place[1] += 1
+    if transform.place[1] < side:
+        return
+    transform.place[1] = 0
+    transform.place[0] += 1
+    if transform.place[0] < side:
+        return
+    transform.place[0] = 0
+    half, word = transform.in_half[0], transform.place[2]
+    length = min(config.chunk_words, transform.left[0])
+    matrix = config.input_matrix
+    for r in range(config.array.rows):
+        for lane in range(config.array.feed):
+            for k in range(side):
+                for tap in range(side):
+                    total = 0
+                    for i in range(side):
+                        for j in range(side):
+                            factor = matrix[k, i] * matrix[tap, j]
+                            total += factor * transform.patch[i, j, r, lane]
+                    transform.half[half, (k * side + tap) * length + word, r, lane] = total
+    transform.place[2] += 1
+    if transform.place[2] < length:
+        return
+    transform.place[2] = 0
+    transform.stored[half] = cycle + side * side + 2 * side + 1
+    transform.in_half[0] = 1 - half
+    transform.left[0] -= length
+    if transform.left[0] == 0:
+        transform.left[0] = config.in_words
+
+
+@jit
+def read_transformed(
+    config: EngineConfig, transform: TransformRegisters, cycle: int, loaded: bool
+) -> int:
+    """Read the next transformed word (W3); 1 where it is the last of its chunk."""
+    half = transform.out_half[0]
+    complete = 0 <= transform.stored[half] < cycle
+    if loaded:
+        transform.valid[0] = 0
+    if transform.valid[0] or not complete:
+        return 0
+    transform.valid[0] = 1
+    word = transform.out_word[0]
+    for r in range(config.array.rows):
+        for lane in range(config.array.feed):
+            transform.word[r, lane] = transform.half[half, word, r, lane]
+    transform.out_word[0] += 1
+    length = min(config.chunk_words, transform.left[1])
+    if transform.out_word[0] < config.side**2 * length:
+        return 0
+    transform.out_word[0] = 0
+    transform.out_half[0] = 1 - half
+    transform.stored[half] = -1
+    transform.left[1] -= length
+    if transform.left[1] == 0:
+        transform.left[1] = config.in_words
+    return 1
 
 
 @jit
@@ -567,7 +716,10 @@ def step_streams(
             if memories.entry_code[streams.entry[c]]:
                 for r in range(config.array.rows):
                     counters[COUNT_STEPS] += is_pixel(config, streams.pixel_tile[c], r)
-            if memories.entry_last[streams.entry[c]]:
+            part_end = memories.entry_last[streams.entry[c]]
+            streams.part[c] += part_end
+            if streams.part[c] == config.parts:
+                streams.part[c] = 0
                 streams.pixel_tile[c] += 1
                 if streams.pixel_tile[c] == config.pixel_stop:
                     streams.pixel_tile[c] = config.pixel_first
@@ -590,20 +742,35 @@ def read_results(
     records: IntArray,
     counters: IntArray,
 ) -> None:
-    """Read Q results from the shadow registers into the post-processor (D2, D3 cycle u, D4)."""
+    """Read Q results from the shadow registers (D2, D3 cycle u, D4, W5)."""
     groups = config.array.rows // config.lanes
     column, group = divmod(drain.read_index[0], groups)
-    pixel_tile = drain.tile[0]
+    pixel_tile, part = drain.tile[0], drain.tile[2]
     channel = (config.channel_first + drain.tile[1]) * config.array.cols + column
     first_row = group * config.lanes
-    drain.post_valid[0] = 1
-    drain.post_place[0, 0] = pixel_tile
-    drain.post_place[0, 1] = first_row
-    drain.post_place[0, 2] = channel
-    counters[COUNT_PARAMETER_READS] += 1
+    if config.side == 0:
+        for q in range(config.lanes):
+            drain.post_value[0, q] = pe.result[first_row + q, column]
+        enter_post_processor(drain, pixel_tile, first_row, channel, 0, counters)
+    else:
+        if drain.phase[0] == 0:
+            counters[COUNT_SUMMED_RESULTS] += 1
+            for q in range(config.lanes):
+                sum_result(config, drain, pe, first_row + q, column, part)
+        if part == config.parts - 1:
+            drain.late_valid[0] = 1
+            place = (pixel_tile, first_row, channel, drain.phase[0])
+            for i in range(4):
+                drain.late_place[0, i] = place[i]
+            i, j = divmod(drain.phase[0], config.outputs)
+            for q in range(config.lanes):
+                total = drain.sums[first_row + q, column, i, j]
+                drain.late_value[0, q] = divided(config, total)
+    if drain.phase[0] > 0:
+        return
+    channel += part * config.out_channels  # where the model keeps what it saw of the part
     for q in range(config.lanes):
         r = first_row + q
-        drain.post_value[0, q] = pe.result[r, column]
         if is_pixel(config, pixel_tile, r):
             counters[COUNT_OVERFLOW_EVENTS] += pe.result_events[r, column]
             counters[COUNT_OVERFLOW_OUTPUTS] += pe.result_overflow[r, column]
@@ -614,16 +781,74 @@ def read_results(
 
 
 @jit
+def enter_post_processor(
+    drain: DrainRegisters,
+    pixel_tile: int,
+    first_row: int,
+    channel: int,
+    output: int,
+    counters: IntArray,
+) -> None:
+    """Cycle u of D3 for the results in stage 0."""
+    drain.post_valid[0] = 1
+    place = (pixel_tile, first_row, channel, output)
+    for i in range(4):
+        drain.post_place[0, i] = place[i]
+    counters[COUNT_PARAMETER_READS] += 1
+
+
+@jit
+def sum_result(
+    config: EngineConfig, drain: DrainRegisters, pe: PERegisters, row: int, column: int, part: int
+) -> None:
+    """Add a result to the outputs of its tile, modulo 2**P (W5, W9)."""
+    k, tap = divmod(part % config.side**2, config.side)
+    matrix = config.output_matrix
+    for i in range(config.outputs):
+        for j in range(config.outputs):
+            before = drain.sums[row, column, i, j] if part > 0 else 0
+            factor = matrix[i, k] * matrix[j, tap]
+            total = before + factor * pe.result[row, column]
+            drain.sums[row, column, i, j] = signed(total, config.result_bits)
+
+
+@jit
+def divided(config: EngineConfig, total: int) -> int:
+    """Divide exactly: shift, and multiply by the inverse of the odd part (W5)."""
+    kept = config.result_bits - config.shift
+    return signed(signed(total >> config.shift, kept) * config.inverse, kept)
+
+
+@jit
+def step_output_transform(config: EngineConfig, drain: DrainRegisters, counters: IntArray) -> None:
+    """Move outputs on towards the post-processor (W5: 3 cycles)."""
+    if drain.late_valid[2]:
+        for q in range(config.lanes):
+            drain.post_value[0, q] = drain.late_value[2, q]
+        place = drain.late_place[2]
+        enter_post_processor(drain, place[0], place[1], place[2], place[3], counters)
+    for stage in range(2, 0, -1):
+        drain.late_valid[stage] = drain.late_valid[stage - 1]
+        for q in range(config.lanes):
+            drain.late_value[stage, q] = drain.late_value[stage - 1, q]
+        for i in range(4):
+            drain.late_place[stage, i] = drain.late_place[stage - 1, i]
+    drain.late_valid[0] = 0
+
+
+@jit
 def write_outputs(
     config: EngineConfig, drain: DrainRegisters, output: IntArray, counters: IntArray
 ) -> None:
     """Write Q codes to the output memory (D3 cycle u + 4, M6)."""
     place = drain.post_place[3]
     pixel_tile, first_row, channel = place[0], place[1], place[2]
+    tile_outputs = config.outputs**2
     word, lane = divmod(channel, config.array.feed)
     for q in range(config.lanes):
         if is_pixel(config, pixel_tile, first_row + q):
-            address = pixel_tile * config.out_words + word
+            line = pixel_tile * tile_outputs + place[3]
+            address = line * config.out_words + word
             output[first_row + q, address, lane] = drain.post_value[3, q]
             counters[COUNT_OUTPUT_CODES] += 1
 
@@ -637,7 +862,7 @@ def step_post_processor(
         write_outputs(config, drain, memories.output, counters)
     for stage in range(3, 0, -1):  # into u+4 rounded, into u+3 multiplied, into u+2 biased
         drain.post_valid[stage] = drain.post_valid[stage - 1]
-        for i in range(3):
+        for i in range(4):
             drain.post_place[stage, i] = drain.post_place[stage - 1, i]
         channel = drain.post_place[stage, 2]
         for q in range(config.lanes):
@@ -671,29 +896,38 @@ def step_drain(
     """Read results, before the PEs change the shadow registers (D2)."""
     if drain.reading[0]:
         read_results(config, drain, pe, seen, records, counters)
-        drain.read_index[0] += 1
+        drain.phase[0] += 1
+        last_part = drain.tile[2] == config.parts - 1
+        if drain.phase[0] == (config.outputs**2 if last_part else 1):
+            drain.phase[0] = 0
+            drain.read_index[0] += 1
         if drain.read_index[0] == results_cycles(config, drain.tile[1]):
             drain.reading[0] = 0
     if drain.fired[1, 0]:  # fire in t, handoff in t+1, clear in t+2, reads from t+3
         drain.reading[0] = 1
         drain.read_index[0] = 0
-        drain.tile[0] = drain.fired[1, 1]
-        drain.tile[1] = drain.fired[1, 2]
+        for i in range(3):
+            drain.tile[i] = drain.fired[1, i + 1]
 
 
 @jit
 def step_handoff(config: EngineConfig, drain: DrainRegisters, fire: int) -> None:
     """Take a fire, and count the cycles to the next (D1)."""
-    for i in range(3):
+    for i in range(4):
         drain.fired[1, i] = drain.fired[0, i]
     drain.fired[0, 0] = fire and config.drain
     drain.fired[0, 1] = drain.pixel_tile[0]
     drain.fired[0, 2] = drain.channel_tile[0]
+    drain.fired[0, 3] = drain.part[0]
     if drain.counter[0] > 0:
         drain.counter[0] -= 1
     if fire:
         if config.drain:
-            drain.counter[0] = results_cycles(config, drain.channel_tile[0]) - 1
+            drain.counter[0] = handoff_cycles(config, drain.channel_tile[0], drain.part[0]) - 1
+        drain.part[0] += 1
+        if drain.part[0] < config.parts:
+            return
+        drain.part[0] = 0
         drain.pixel_tile[0] += 1
         if drain.pixel_tile[0] == config.pixel_stop:
             drain.pixel_tile[0] = config.pixel_first
@@ -708,6 +942,7 @@ def is_done(config: EngineConfig, drain: DrainRegisters) -> bool:
         and not drain.fired[0, 0]
         and not drain.fired[1, 0]
         and not drain.reading[0]
+        and not drain.late_valid.any()
         and not drain.post_valid.any()
     )
 
@@ -733,24 +968,30 @@ def step_engine(
     `records` (7, out_height, out_width, out_channels) takes what the drain reads, by SEEN, and the
     results last; no hardware.
     """
-    array, feeder, streams, drain = state.array, state.feeder, state.streams, state.drain
+    array, feeder, transform = state.array, state.feeder, state.transform
+    streams, drain = state.streams, state.drain
     inputs, outputs, counters = state.inputs, state.outputs, state.counters
     state.cycle[0] += 1
     state.done[0] = is_done(config, drain)
     columns_done = bool(array.done.all())
     all_fired = drain.channel_tile[0] == config.channel_tiles
 
-    drive_array(config, memories, feeder, streams, inputs)
+    drive_array(config, memories, feeder, transform, streams, inputs)
     inputs.handoff_ready[0] = drain.counter[0] == 0  # D1
     inputs.drain[0] = config.drain
     step_post_processor(config, memories, drain, counters)
+    step_output_transform(config, drain, counters)
     step_drain(config, drain, array.pe, array.result_seen, records, counters)
     step_array(config.array, array, inputs, outputs)
     any_issue = bool(outputs.issue.any())
     counters[cause_of_cycle(state.cycle[0], any_issue, columns_done, all_fired)] += 1
 
-    if not feeder.f2_valid[0] or outputs.feed_ready[0]:  # F2
-        counters[COUNT_WINDOW_WORDS] += feeder.f2_valid[0]
+    ready = outputs.feed_ready[0] == 1
+    counters[COUNT_WINDOW_WORDS] += ready and inputs.feed_valid[0] == 1
+    if config.side:
+        loaded = ready and inputs.feed_valid[0] == 1
+        ready = step_transform(config, feeder, transform, state.cycle[0], loaded, counters)
+    if not feeder.f2_valid[0] or ready:  # F2
         feeder.f2_valid[0] = feeder.f1_valid[0]
         if feeder.f1_valid[0]:
             read_activation_banks(config, memories, feeder)
