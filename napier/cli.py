@@ -48,6 +48,10 @@ def cli() -> None:
     "--weights", default="as-is", show_default=True, metavar="as-is|nhot:N|ternary",
     help="Project the weights first.",
 )  # fmt: skip
+@click.option(
+    "--winograd", type=click.Choice(["auto", "off", "f2", "f4"]),
+    help="Winograd units, added where there are none: for 3 x 3 layers.",
+)  # fmt: skip
 @click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
 @click.option("--csv", "csv_path", metavar="FILE", help="One row a layer ('-' prints it).")
 @click.option("--plot", "plot_path", metavar="FILE", help="Cycles and roofline (png, svg, pdf).")
@@ -58,6 +62,7 @@ def run(
     hardware: str,
     inputs: tuple[str, ...],
     weights: str,
+    winograd: str | None,
     json_path: str | None,
     csv_path: str | None,
     plot_path: str | None,
@@ -73,7 +78,7 @@ def run(
     from napier.loading import default_samples, load_model, load_samples
     from napier.output import check_outputs, write_text
     from napier.report import run_csv, run_table
-    from simulator.hardware import load_hardware
+    from simulator.hardware import load_hardware, with_winograd
     from simulator.machine import simulate
 
     check_outputs((json_path, csv_path, plot_path), inputs)
@@ -84,6 +89,8 @@ def run(
         raise InputError("--stepped moves real data through the array; leave --no-values out")
     network = load_model(model)
     machine = load_hardware(hardware)
+    if winograd is not None:
+        machine = with_winograd(machine, winograd)
     samples = None
     if inputs:
         samples = load_samples(network, inputs)

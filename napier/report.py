@@ -102,6 +102,12 @@ def accumulator_text(accumulator: Document | None) -> Text:
     return Text(text, style="green")
 
 
+def operation(layer: dict[str, Any]) -> str:
+    """Short name of a layer's operator, and of the Winograd form that computes it."""
+    name = SHORT_OPS.get(layer["op"], layer["op"])
+    return name if layer["algorithm"] == "direct" else f"{name} {layer['algorithm']}"
+
+
 def run_table(document: Document) -> RenderableType:
     """Per-layer table, totals and the verdict on accumulators; fits 80 columns."""
     table = Table(
@@ -127,7 +133,7 @@ def run_table(document: Document) -> RenderableType:
         table.add_row(
             str(layer["index"]),
             shorten(layer["name"], LONGEST_NAME),
-            SHORT_OPS.get(layer["op"], layer["op"]),
+            operation(layer),
             human(layer["macs"]) if layer["macs"] else "",
             cycles_text(layer["cycles"]),
             f"{100 * layer['utilization']:.0f}%" if layer["macs"] else "",

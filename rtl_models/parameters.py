@@ -57,11 +57,9 @@ CONFIGURATION = (
     "cfg_first_shift",
     "cfg_second_multiplier",
     "cfg_second_shift",
-    "cfg_winograd",
-    "cfg_chunk_words",
-    "cfg_chunks",
 )
-"""Configuration ports of `layer_engine`, in the order of its header."""
+"""Configuration ports of `layer_engine`, in the order of its header, but for those of Winograd
+passes, which only whole programs have."""
 
 
 def address_bits(words: int) -> int:
@@ -220,9 +218,6 @@ def run_configuration(
         "cfg_first_shift": 0,
         "cfg_second_multiplier": 0,
         "cfg_second_shift": 0,
-        "cfg_winograd": 0,
-        "cfg_chunk_words": 0,
-        "cfg_chunks": 0,
     }
     _check(program, values)
     return values

@@ -135,8 +135,20 @@ def random_hardware(rng: Generator) -> Hardware:
                 "bytes_per_cycle": int(rng.choice([1, 2, 3, 4, 8, 16])),
                 "latency_cycles": int(rng.choice([0, 1, 7, 40, 200])),
             },
+            "winograd": _random_winograd(rng),
         }
     )
+
+
+def _random_winograd(rng: Generator) -> dict[str, Any]:
+    """Draw transform units, in half of the cases none; forms are taken whether safe or not."""
+    forms = str(rng.choice(["none", "none", "none", "f2", "f4", "both"]))
+    names = {"none": [], "both": ["f2", "f4"]}.get(forms, [forms])
+    return {
+        "forms": forms,
+        "chunk_words": int(rng.integers(36, 200)),
+        "use": str(rng.choice(["auto", *names, *names])),
+    }
 
 
 @dataclass

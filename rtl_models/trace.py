@@ -102,7 +102,7 @@ def _rot_bits(parameters: dict[str, int]) -> int:
 
 
 def _operand_bits(parameters: dict[str, int]) -> int:
-    return parameters["CODE_W"] + 1
+    return parameters["CODE_W"] + 1 + (0, 2, 7, 7)[parameters["WINOGRAD"]]
 
 
 def _pe_field(name: str, width: Callable[[dict[str, int]], int], register: str = "") -> Field:

@@ -166,8 +166,19 @@ class Access:
     bank_bytes: float
 
 
-def memory_accesses(events: Events, hardware: Hardware) -> list[Access]:
-    """On-chip memory traffic of a layer: its own and that of the transfers."""
+TRANSFORM_ADDITIONS = (0.0, 2.0, 4.0)
+"""Additions for each operand of a transformed word, by form: 2n transforms of 4, or 12, for n*n."""
+
+SUM_ADDITIONS = (0, 6, 20)
+"""Additions for each result that the output transform sums, at most, by form: m + m * m."""
+
+
+def memory_accesses(events: Events, hardware: Hardware, form: int = 0) -> list[Access]:
+    """On-chip memory traffic of a layer: its own and that of the transfers.
+
+    `form` is the Winograd form that computed it (`Geometry.form`): its transformed words are
+    written and read between the two dimensions and again in a chunk, its sums at every result.
+    """
     array, buffers = hardware.array, hardware.buffers
     stream_bank = buffers.weight_bytes / array.cols
     activation_bank = buffers.activation_bytes / array.rows
@@ -182,16 +193,30 @@ def memory_accesses(events: Events, hardware: Hardware) -> list[Access]:
         Access(events.activation_load_bytes * 8, activation_bank),
         Access(events.output_codes * array.activation_bits, output_bank),
         Access(events.output_store_bytes * 8, output_bank),
+        *_winograd_accesses(events, hardware, form),
     ]
 
 
-def sram_bytes(events: Events, hardware: Hardware) -> int:
-    """Bytes read from and written to on-chip memories, rounded up."""
-    return -(-sum(access.bits for access in memory_accesses(events, hardware)) // 8)
+def _winograd_accesses(events: Events, hardware: Hardware, form: int) -> list[Access]:
+    if not form:
+        return []
+    array, winograd = hardware.array, hardware.winograd
+    word_bits = array.rows * array.feed * hardware.operand_bits
+    tile_bits = hardware.post.lanes * 4**form * hardware.result_bits
+    places = array.cols * hardware.drain_groups
+    return [
+        Access(4 * events.transformed_words * word_bits, winograd.chunk_words * word_bits / 4),
+        Access(2 * events.summed_results * tile_bits, places * tile_bits / 8),
+    ]
+
+
+def sram_bytes(events: Events, hardware: Hardware, form: int = 0) -> int:
+    """Bytes read from and written to on-chip memories, rounded up; see `memory_accesses`."""
+    return -(-sum(access.bits for access in memory_accesses(events, hardware, form)) // 8)
 
 
 def layer_energy(
-    events: Events, hardware: Hardware, table: EnergyTable, cycles: int = 0
+    events: Events, hardware: Hardware, table: EnergyTable, cycles: int = 0, form: int = 0
 ) -> EnergyBreakdown:
     """Energy of a layer.
 
@@ -202,16 +227,20 @@ def layer_energy(
     table : EnergyTable
     cycles : int
         Only a table with a static power needs them.
+    form : int
+        The Winograd form that computes it, see `memory_accesses`; its transforms count as compute.
 
     Returns
     -------
     EnergyBreakdown
         In pJ.
     """
-    accesses = memory_accesses(events, hardware)
+    accesses = memory_accesses(events, hardware, form)
     seconds = cycles / hardware.clock_hz
     return EnergyBreakdown(
-        compute=events.steps * _step_fj(hardware, table) * 1e-3 + _post_pj(events, table),
+        compute=events.steps * _step_fj(hardware, table) * 1e-3
+        + _transform_pj(events, hardware, table, form)
+        + _post_pj(events, table),
         accumulator=events.steps * _accumulate_fj(hardware, table) * 1e-3,
         sram=sum(access.bits * table.sram_pj_per_bit(access.bank_bytes) for access in accesses),
         dram=(events.dram_read_bytes + events.dram_write_bytes) * table.dram_pj_per_byte,
@@ -229,6 +258,16 @@ def _step_fj(hardware: Hardware, table: EnergyTable) -> float:
     terms = hardware.pe.terms
     shifters = terms * x * table.shift_fj_per_bit
     return registers + shifters + (terms - 1) * (x + w) * table.add_fj_per_bit
+
+
+def _transform_pj(events: Events, hardware: Hardware, table: EnergyTable, form: int) -> float:
+    """Adders of the Winograd transforms (rules W2, W5)."""
+    array = hardware.array
+    operands = events.transformed_words * array.rows * array.feed
+    inputs = operands * TRANSFORM_ADDITIONS[form] * hardware.operand_bits
+    results = events.summed_results * hardware.post.lanes
+    outputs = results * SUM_ADDITIONS[form] * hardware.result_bits
+    return (inputs + outputs) * table.add_fj_per_bit * 1e-3
 
 
 def _accumulate_fj(hardware: Hardware, table: EnergyTable) -> float:

@@ -537,6 +537,32 @@ def hardware_from_dict(settings: Mapping[str, Any]) -> Hardware:
         raise HardwareError(_sentence(error)) from None
 
 
+def with_winograd(hardware: Hardware, use: str) -> Hardware:
+    """Let layers be computed as `use` says, by units that the hardware gets where it has none.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    use : str
+        ``auto``, ``off``, ``f2`` or ``f4``, as in `winograd.use`. Where the units lack the form
+        they get it, for ``auto`` both forms, and the name says so.
+
+    Raises
+    ------
+    HardwareError
+        Another `use`, or widths that the units make too large.
+    """
+    settings = hardware.model_dump()
+    winograd, forms = settings["winograd"], hardware.winograd.names
+    missing = {"auto": () if forms else ("f2", "f4"), "f2": ("f2",), "f4": ("f4",)}.get(use, ())
+    if set(missing) - set(forms):
+        wanted = sorted({*forms, *missing})
+        winograd["forms"] = "both" if len(wanted) == 2 else wanted[0]
+        settings["name"] = f"{hardware.name}+{'+'.join(wanted)}"
+    winograd["use"] = use
+    return hardware_from_dict(settings)
+
+
 def to_toml(hardware: Hardware) -> str:
     """Write all settings, defaults included; `load_hardware` reads them back as they were.
 

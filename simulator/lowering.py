@@ -141,6 +141,8 @@ class Step:
         For vector steps.
     input_signed : bool
         Whether input codes are two's complement.
+    reason : str
+        Why a step of an array with Winograd units is computed directly.
     """
 
     unit: Unit
@@ -154,6 +156,7 @@ class Step:
     layer: WeightedLayer | None = None
     vector: VectorParameters | None = None
     input_signed: bool = True
+    reason: str = ""
 
     @property
     def operands(self) -> int:

@@ -50,6 +50,8 @@ class LayerResult:
     name, op : str
     unit : str
         "array", "vector", "host", or "free" where nothing is to be done.
+    algorithm, reason : str
+        "direct", or the Winograd form "f2" or "f4"; why it is direct where the array has the units.
     input_shape, output_shape : tuple of int
         Of one inference; the first input's.
     macs : int
@@ -71,6 +73,8 @@ class LayerResult:
     name: str
     op: str
     unit: LayerUnit
+    algorithm: str
+    reason: str
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     macs: int
@@ -90,6 +94,8 @@ class LayerResult:
             "name": self.name,
             "op": self.op,
             "unit": self.unit,
+            "algorithm": self.algorithm,
+            "algorithm_reason": self.reason,
             "input_shape": list(self.input_shape),
             "output_shape": list(self.output_shape),
             "macs": self.macs,
@@ -341,11 +347,15 @@ def _layer_result(
         macs = _macs(layer, source, output)
         work = events.steps
     pes = hardware.array.rows * hardware.array.cols
+    step = next((step for step in plan.steps if step.layer_index == index), None)
+    form = 0 if step is None or step.geometry is None else step.geometry.form
     return LayerResult(
         index=index,
         name=layer.name,
         op=layer.op,
         unit=unit,
+        algorithm=("direct", "f2", "f4")[form],
+        reason="" if step is None else step.reason,
         input_shape=source,
         output_shape=output,
         macs=macs,
@@ -353,9 +363,9 @@ def _layer_result(
         steps=events.steps,
         timing=timing,
         utilization=work / (pes * timing.cycles) if timing.cycles else 0.0,
-        sram_bytes=sram_bytes(events, hardware),
+        sram_bytes=sram_bytes(events, hardware, form),
         dram_bytes=events.dram_read_bytes + events.dram_write_bytes,
-        energy=layer_energy(events, hardware, table, timing.cycles),
+        energy=layer_energy(events, hardware, table, timing.cycles, form),
         overflow=record,
     )
 

@@ -230,17 +230,20 @@ def choose_step(step: Step, hardware: Hardware) -> Cut:
     """
     use = hardware.winograd.use
     names = {"auto": hardware.winograd.names, "off": ()}.get(use, (use,))
-    found = []
+    found, reason = [], ""
     for name in names if step.unit == "array" else ():
         other = winograd_step(step, name, hardware, safe=use == "auto")
-        if isinstance(other, Step):
-            try:
-                found.append(choose_cut(other, hardware))
-            except HardwareError:
-                continue
+        if isinstance(other, str):
+            reason = other
+            continue
+        try:
+            found.append(choose_cut(other, hardware))
+        except HardwareError:
+            reason = "its streams, or rows of tiles, do not fit the buffers"
     if found and use != "auto":
         return found[0]
-    direct = choose_cut(step, hardware)
+    reason = "it takes no more cycles directly" if found else reason
+    direct = choose_cut(replace(step, reason=reason), hardware)
     return min([direct, *found], key=lambda cut: cycles_alone(cut, hardware)) if found else direct
 
 

@@ -164,7 +164,7 @@ def test_engine_cycles_equal_a_walk_through_every_cycle():
             counts = rng.integers(1, 4, (cols, words)) * (
                 rng.random((cols, words)) < rng.choice([0.05, 0.3, 0.9])
             )
-            tiles.append(kernels.with_fillers(counts.astype(np.int32)))
+            tiles.append(kernels.with_fillers(counts.astype(np.int32), np.array(counts.shape[1:])))
         drain_cycles = [int(n) for n in rng.integers(1, rng.choice([2, 30]), count)]
         drain = bool(rng.random() < 0.9)
         found = kernels.run_cycles(

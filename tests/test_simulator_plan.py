@@ -382,7 +382,8 @@ def test_groups_and_chunks_are_as_long_as_they_can_be():
             for (start, stop), _ in zip(group.chunks, group.blocks, strict=False):
                 if stop < tile.words.size:
                     counts = np.ascontiguousarray(tile.counts[:, start : stop + 1])
-                    longest = -(-kernels.column_entries(counts).max() // hardware.stream_places)
+                    lengths = kernels.column_entries(counts, np.array(counts.shape[1:]))
+                    longest = -(-lengths.max() // hardware.stream_places)
                     held = -(-(stop + 1 - start) // hardware.feed_places)
                     held += tile.channels * hardware.parameter_beats
                     held += hardware.array.cols * longest
@@ -629,10 +630,10 @@ def test_fillers_by_hand():
     """A lone weight at word 1 of 40: fillers at 0, 16, 31 and at the end."""
     counts = np.zeros((1, 40), dtype=np.int32)
     counts[0, 1] = 2
-    filled = kernels.with_fillers(counts)
+    filled = kernels.with_fillers(counts, np.array(counts.shape[1:]))
     assert np.flatnonzero(filled).tolist() == [0, 1, 16, 31, 39]
     assert filled.sum() == 6
-    assert kernels.column_entries(counts).tolist() == [6]
+    assert kernels.column_entries(counts, np.array(counts.shape[1:])).tolist() == [6]
 
 
 def test_a_tile_without_weights_lists_the_first_word_of_its_group():

@@ -43,6 +43,7 @@ NOTHING = {
     "store_stride_bytes": 0,
     "store_first_row_words": 1,
     "store_row_words": 1,
+    "store_single": 0,
 }
 """A pass that moves nothing but its descriptor."""
 
@@ -235,6 +236,7 @@ def random_operations(draw: Any, on: Bus) -> Operations:
                 "store_stride_bytes": words_from(6000),
                 "store_first_row_words": number(1, 12),
                 "store_row_words": number(1, 12),
+                "store_single": number(0, 1),
             }
         )
     return passes(*each)

@@ -71,6 +71,9 @@ CONFIGURATION = {
     "first_shift": 0,
     "second_multiplier": 0,
     "second_shift": 0,
+    "winograd": 0,
+    "chunk_words": 0,
+    "chunks": 0,
 }
 
 

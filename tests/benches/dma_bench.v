@@ -112,7 +112,7 @@ module dma_bench #(
       .cfg_store_first_row_words(cfg[37]), .cfg_store_row_words(cfg[38]),
       .cfg_store_gap_banks(cfg[39][15:0]), .cfg_store_gap_words(cfg[40]),
       .cfg_store_first_lane(cfg[41][7:0]), .cfg_store_last_lane(cfg[42][7:0]),
-      .cfg_out_words(cfg[43]), .desc_write(desc_write), .desc_index(desc_index),
+      .cfg_out_words(cfg[43]), .cfg_store_form(2'd0), .desc_write(desc_write), .desc_index(desc_index),
       .desc_data(desc_data), .feed_write(feed_write), .feed_write_beat(feed_write_beat),
       .stream_write(stream_write), .stream_write_beat(stream_write_beat),
       .weight_data(weight_data), .param_write(param_write), .param_write_addr(param_write_addr),

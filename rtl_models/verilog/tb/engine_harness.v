@@ -34,6 +34,8 @@ module engine_harness #(
     parameter integer WIDE_BITS     = 32,
     parameter integer LANES         = 1,
     parameter integer POST_W        = 32,
+    parameter integer WINOGRAD      = 0,   // direct runs only
+    parameter integer CHUNK_WORDS   = 64,
     parameter integer VECTOR        = 1,
     parameter integer FEED_PLACES   = 0,
     parameter integer STREAM_PLACES = 0,
@@ -171,6 +173,8 @@ module engine_harness #(
       .WIDE_BITS    (WIDE_BITS),
       .LANES        (LANES),
       .POST_W       (POST_W),
+      .WINOGRAD     (WINOGRAD),
+      .CHUNK_WORDS  (CHUNK_WORDS),
       .VECTOR       (VECTOR),
       .FEED_PLACES  (FEED_PLACES),
       .STREAM_PLACES(STREAM_PLACES),
@@ -225,6 +229,9 @@ module engine_harness #(
       .cfg_first_shift      (cfg_first_shift),
       .cfg_second_multiplier(cfg_second_multiplier),
       .cfg_second_shift     (cfg_second_shift),
+      .cfg_winograd         (2'd0),
+      .cfg_chunk_words      ('0),
+      .cfg_chunks           ('0),
       .feed_read            (feed_read),
       .feed_addr            (feed_addr),
       .feed_word            (feed_word),
@@ -251,7 +258,7 @@ module engine_harness #(
 
 `ifdef TRACE
   // One vector for each field, element 0 lowest; rows before columns.
-  localparam integer X_W = CODE_W + 1;
+  localparam integer X_W = CODE_W + 1 + (WINOGRAD > 1 ? 7 : WINOGRAD > 0 ? 2 : 0);
   localparam integer RESULT_W = SPILL > 0 ? WIDE_BITS : ACC_BITS;
   localparam integer OFFSET_W = $clog2(DEPTH + 15);
   localparam integer COUNT_W = SPILL > 0 ? $clog2(SPILL + 1) : 1;
