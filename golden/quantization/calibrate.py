@@ -502,7 +502,7 @@ def _sample_cosines(aims: FloatArray, found: FloatArray) -> NDArray[np.float64]:
     a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (aims, found))
     inner = (a * b).sum(axis=1)
     norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    cosines: NDArray[np.float64] = (~(a.any(axis=1) | b.any(axis=1))).astype(np.float64)
+    cosines = np.asarray(~(a.any(axis=1) | b.any(axis=1)), np.float64)
     np.divide(inner, norms, out=cosines, where=norms > 0)
     return cosines
 
