@@ -1,5 +1,6 @@
 """Decoders of packed weights in Verilog: every code, against golden.packings."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from golden.packings import nhot_code
 from rtl_models import VerificationError, lint, run_bench
 from rtl_models.netlist import is_equivalent, write_netlist
 from rtl_models.sources import VERILOG
+from rtl_models.synth import synthesize_designs
 
 BENCH = Path(__file__).parent / "benches" / "bench_decoders.py"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "packings.md"
 
 
 def book(terms, max_exponent, limit):
@@ -99,3 +102,26 @@ def test_decoders_of_other_formats_are_clean(module, parameters, tool):
 def test_a_code_of_the_wrong_width_is_refused(tmp_path):
     with pytest.raises(VerificationError, match="44 magnitudes need CODE_W = 7, not 8"):
         decode(tmp_path, "nhot_code_decoder", book(2, 7, 127) | {"CODE_W": 8})
+
+
+SYNTHESIZED = {
+    "nhot1_code": book(1, 7, 127),
+    "nhot2_code": book(2, 7, 127),
+    "nhot3_code": book(3, 7, 127),
+    "nhot2_pairs": {"TERMS": 2},
+    "nhot3_pairs": {"TERMS": 3},
+    "ternary_twos_complement": {"LANES": 8, "OFFSET": 0},
+    "ternary_offset": {"LANES": 8, "OFFSET": 1},
+    "ternary_planes": {"LANES": 8},
+    "ternary_trits5": {},
+}
+
+
+@pytest.mark.long
+def test_the_document_has_the_gates_of_every_decoder():
+    rows = re.findall(r"^\| `(\w+)` \| [\d.]+ \| `(\w+)` \| (\d+) \|", DOCUMENT.read_text(), re.M)
+    assert [name for name, *_ in rows] == list(SYNTHESIZED)
+    areas, _ = synthesize_designs({name: (module, SYNTHESIZED[name]) for name, module, _ in rows})
+    assert {name: str(areas[name][0].area.gates) for name in areas} == {
+        name: gates for name, _, gates in rows
+    }
