@@ -65,6 +65,7 @@ def test_every_code_gives_the_weights_of_golden_or_is_refused(tmp_path, module, 
     assert len(decode(tmp_path, module, parameters).tests) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("module", "right", "wrong"),
     [
