@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import naive
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from golden.operators import accumulators
 from golden.winograd import choose_named, winograd_layer
 from napier.cli import main
 from napier.loading import shipped_file
+from simulator.projection import project_weights
 
 
 @pytest.fixture
@@ -77,9 +79,25 @@ def test_the_table_fits_80_columns_and_sums_up_the_direct_layers(napier, monkeyp
         assert max(map(len, lines)) <= 80
         start = next(i for i, line in enumerate(lines) if line.startswith(f"Winograd {name}: "))
         assert lines[start].endswith("suffice")
-        headings = ["transform", "V", "U", "U*V", "sum", "A'M", "Z", "y", "wrap"]
+        headings = ["transform", "V", "U", "U*V", "sum", "A'M", "Z", "y", "wrap", "terms"]
         assert lines[start + 1].split()[2:] == headings
         assert sum(line.startswith("direct: ") for line in lines[start:]) == 3
+
+
+def test_terms_of_projected_weights_are_counted(napier):
+    document = document_of(napier, "--winograd", "f2", "--weights", "nhot:2")
+    network = project_weights(load_network(shipped_file("digits.npz")), "nhot:2")
+    entry = next(x for x in document["layers"] if x["name"] == "block_1")
+    weights = network.layers[entry["index"]].weights.astype(int)
+    direct = sum(len(naive.naf(int(w))) for w in weights.reshape(-1))
+    u = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 1]])
+    transformed = np.einsum("ir,krsc,js->ijkc", u, weights, u)
+    terms = [len(naive.naf(int(value))) for value in transformed.reshape(-1)]
+    found = entry["winograd"]["terms"]
+    assert found["most"] == max(terms)
+    assert found["mean"] == pytest.approx(sum(terms) / len(terms))
+    # 4 outputs of a tile: 4 * direct terms against the terms of 16 products
+    assert found["saving"] == pytest.approx(4 * direct / sum(terms))
 
 
 def test_witness_files_take_the_stages_to_their_ends(napier, tmp_path):
