@@ -341,7 +341,9 @@ class _StepList(NamedTuple):
     inside: BoolArray
 
     def rows(self, index: list[int]) -> _StepList:
-        return _StepList(*(array[index] for array in self))
+        return _StepList(
+            self.coefficient[index], self.begins[index], self.following[index], self.inside[index]
+        )
 
 
 def _step_list(weights: Int64Array, patterns: BoolArray, steps: Steps) -> _StepList:
@@ -364,8 +366,13 @@ def _step_list(weights: Int64Array, patterns: BoolArray, steps: Steps) -> _StepL
         begins[channel, place] = term == 0
         following[channel, place] = ends[channel, tap]
         inside[:, channel, place] = patterns[:, tap]
-    repeated = (np.tile(array, (len(patterns), 1)) for array in (coefficient, begins, following))
-    return _StepList(*repeated, inside.reshape(-1, shape[1]))
+    repeats = (len(patterns), 1)
+    return _StepList(
+        np.tile(coefficient, repeats),
+        np.tile(begins, repeats),
+        np.tile(following, repeats),
+        inside.reshape(-1, shape[1]),
+    )
 
 
 def _least(coefficient: Int64Array, inside: BoolArray, x_range: Range) -> Int64Array:
@@ -391,9 +398,10 @@ def _narrow_minima(steps: _StepList, sums: Int64Array, interval: int, x_range: R
     start = np.arange(0, longest, interval)
     cut = ~steps.begins[:, start]
     if not cut.any():
-        grown = np.minimum.reduceat(sums, start, axis=1)
+        grown: Int64Array = np.minimum.reduceat(sums, start, axis=1)
         grown[:, 1:] -= sums[:, start[1:] - 1]
-        return np.minimum(grown.min(axis=1), 0)
+        least: Int64Array = grown.min(axis=1, initial=0)
+        return least
     stop = np.minimum(start + interval, longest)
     whole = np.where(cut, steps.following[:, start], start)  # the first step of a whole weight
     lost = np.where(cut, steps.coefficient[:, start - 1], 0)  # terms cleared away
@@ -404,15 +412,15 @@ def _narrow_minima(steps: _StepList, sums: Int64Array, interval: int, x_range: R
         [whole, np.broadcast_to(stop, whole.shape)], axis=-1
     )
     flat = np.append(sums, 0)
-    least = np.minimum.reduceat(flat, edges.reshape(-1))[::2].reshape(whole.shape)
-    minima: Int64Array = np.where(whole < stop, least - before, 0).min(axis=1)
+    lowest = np.minimum.reduceat(flat, edges.reshape(-1))[::2].reshape(whole.shape)
+    minima: Int64Array = np.where(whole < stop, lowest - before, 0).min(axis=1)
     for at in range(interval):  # the steps of the weight that was cut
         place = np.minimum(start + at, longest - 1)
         of_it = start + at < np.minimum(whole, stop)
         if not of_it.any():
             break
-        least = _least(steps.coefficient[:, place] - lost, steps.inside[:, place] & of_it, x_range)
-        minima = np.minimum(minima, least.min(axis=1))
+        terms = _least(steps.coefficient[:, place] - lost, steps.inside[:, place] & of_it, x_range)
+        minima = np.minimum(minima, terms.min(axis=1))
     return np.minimum(minima, 0)
 
 
@@ -484,18 +492,18 @@ def largest_spill_interval(
     weights, x_range = _exact_weights(layer), operand_range(layer, codes)
     patterns, limits = _tap_patterns(layer, source.shape, x_range), IntFormat(acc_bits)
     ends = ((x_range, limits.min), ((-x_range[1], -x_range[0]), -limits.max))
-    blocks = []
+    lower_ends = []
     for block in _blocks(*weights.shape):
         listed = _step_list(weights[block], patterns, steps)
-        blocks += [_End(listed, _smallest_sums(listed, x), x, limit) for x, limit in ends]
-    interval = min(block.steps_that_fit() for block in blocks)
+        lower_ends += [_End(listed, _smallest_sums(listed, x), x, limit) for x, limit in ends]
+    interval = min(end.steps_that_fit() for end in lower_ends)
     suspects: list[_End] = []  # outputs that overflowed at larger intervals
     while interval > 0:
         if not any(suspect.overflowing(interval).size for suspect in suspects):
-            for block in blocks:
-                found = block.overflowing(interval)
+            for end in lower_ends:
+                found = end.overflowing(interval)
                 if found.size:
-                    suspects.append(block.rows([int(found[0])]))
+                    suspects.append(end.rows([int(found[0])]))
                     break
             else:
                 return interval

@@ -214,13 +214,11 @@ def widths(
     from golden.network import WeightedLayer
     from napier.fitting import load_labels
     from napier.loading import load_model, load_samples
-    from napier.orders import orders_document, orders_table
     from napier.output import check_outputs, replacing, write_text
-    from napier.width_plots import widths_figure
-    from napier.width_search import check_tolerance, search_table, search_widths
-    from napier.width_sweep import Sweep, parse_range, run_sweep, sweep_table
     from napier.widths import (
         find_layer,
+        observe,
+        prepare_folder,
         proved_widths,
         sums_histogram,
         widest_layer,
@@ -235,7 +233,13 @@ def widths(
         (json_path, results_path, plot_path),
         (*inputs, *([] if labels_path is None else [labels_path])),
     )
-    swept = None if sweep_range is None else parse_range(sweep_range)
+    swept = None
+    if sweep_range is not None:  # what runs samples takes longer to import than a certificate
+        from napier.orders import orders_document, orders_table
+        from napier.width_search import check_tolerance, search_table, search_widths
+        from napier.width_sweep import Sweep, parse_range, run_sweep, sweep_table
+
+        swept = parse_range(sweep_range)
     if swept is not None and not inputs:
         raise InputError("--sweep needs samples to run; add --input X.npy")
     if (results_path is not None or orders) and swept is None:
@@ -263,15 +267,18 @@ def widths(
     machine = None if hardware is None else load_hardware(hardware)
     samples = load_samples(network, inputs) if inputs else None
     labels = None if labels_path is None or samples is None else load_labels(labels_path, samples)
+    if witness_folder is not None:
+        prepare_folder(witness_folder)
     with progress_bar() as progress:
+        observed = None if samples is None else observe(network, samples, machine, progress)
         document = widths_document(
-            network, activation_range, samples, machine, witness_folder, progress
+            network, activation_range, samples, machine, witness_folder, progress, observed
         )
         if winograd != "off":
             add_winograd(document, network, winograd, witness_folder, progress)
         if swept is not None and samples is not None:
             swept_machine = machine or load_hardware(DEFAULT_HARDWARE)
-            sweep = Sweep(network, samples, swept_machine, *swept, labels)
+            sweep = Sweep(network, samples, swept_machine, *swept, labels, observed)
             document["sweep"] = run_sweep(sweep, results_path, progress)
             if tolerance is not None:
                 document["search"] = search_widths(
@@ -279,18 +286,19 @@ def widths(
                     document["proof"], tolerance, results_path, progress,
                 )  # fmt: skip
             if orders:
-                document["orders"] = orders_document(network, samples, *swept, progress)
+                document["orders"] = orders_document(sweep, results_path, progress)
     if plot_path is not None and samples is not None:
         index = widest_layer(document) if shown is None else shown
         document["histogram"] = sums_histogram(network, samples, index)
     document["model"]["weights"] = weights
     if plot_path is not None:
+        from napier.width_plots import widths_figure
+
         figure = widths_figure(document)
         with replacing(plot_path) as file:
             figure.savefig(file, format=figure_format, dpi=150)
-    text = json.dumps(document, indent=1) + "\n"
     if json_path == "-":
-        click.echo(text, nl=False)
+        click.echo(json.dumps(document, indent=1))
         return
     console().print(widths_table(document))
     if winograd != "off":
@@ -302,7 +310,7 @@ def widths(
     if "orders" in document:
         console().print(orders_table(document["orders"]))
     if json_path:
-        write_text(json_path, text)
+        write_text(json_path, json.dumps(document, indent=1) + "\n")
 
 
 @cli.command()
@@ -570,6 +578,9 @@ def quantize(
     "--distillation", type=float, default=0.5, show_default=True,
     help="Share of the loss that compares with the float network.",
 )  # fmt: skip
+@click.option(
+    "--shift", type=int, default=0, show_default=True, help="Pixels that images move, either way."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "--threads", type=int, default=1, show_default=True, help="Last bits of sums depend on it."
@@ -592,6 +603,7 @@ def finetune(
     learning_rate: float,
     batch: int,
     distillation: float,
+    shift: int,
     seed: int,
     threads: int,
     output: str,
@@ -628,7 +640,7 @@ def finetune(
         *(method, epochs, uniform_epochs, learning_rate),
         *(bits, layers, activation_bits, keep_ends),
     )
-    training = Training(batch, distillation, seed, threads)
+    training = Training(batch, distillation, seed, threads, shift)
     with progress_bar() as progress:
         network, document = finetune_document(
             *(source, plan, training, samples, labels, test, test_labels, progress)
@@ -815,8 +827,9 @@ def export(
 def synth(hardware: str, json_path: str | None) -> None:
     """Area of the Verilog by module and by kind of PE, as Yosys counts it.
 
-    Generic gates and flip-flops, and LUTs, flip-flops, carry cells and RAM blocks of an iCE40. The
-    hierarchy is kept; memories outside the engine are not counted.
+    Generic gates, flip-flops and bits of memories, and LUTs, flip-flops, carry cells and RAM blocks
+    of an iCE40, for the whole accelerator. The hierarchy is kept. Of the weight buffer half are
+    entry streams, a quarter each feed words and parameters.
     """
     from napier.output import check_writable, write_text
     from napier.synthesis import synthesis_table
