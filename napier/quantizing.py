@@ -37,7 +37,7 @@ from golden.quantization.registry import methods, parse_method
 from golden.quantization.search import SEARCH_RANGES, SearchRanges
 from golden.run import run as run_golden
 from napier.loading import Samples, default_samples, fitted_inputs, load_model, load_samples
-from napier.report import SHORT_OPS, shorten
+from napier.report import shorten
 
 Array = NDArray[Any]
 Document = dict[str, Any]
@@ -251,6 +251,7 @@ def quantize_document(
     """
     settings = parse_settings(request)
     layer_settings(source.network, settings)  # an unknown layer is said before the work
+    _check_labels(source.network, labels)
     kept = _kept(source, request, calibration)
     quantized = quantize_network(
         source.network,
@@ -264,7 +265,8 @@ def quantize_document(
         plan = partial_sum_plan(quantized.network, request.partial_sum_bits, progress)
     quantized = replace(quantized, network=_named(quantized.network, settings, plan))
     samples = test or calibration
-    losses = {} if samples is None else _losses(source.network, quantized, samples, progress)
+    found = None if samples is None else _compare(source.network, quantized, samples, progress)
+    losses = {} if found is None else found.losses
     document: Document = {
         "schema": SCHEMA,
         "model": {"name": source.network.name, "source": source.network.source},
@@ -290,7 +292,9 @@ def quantize_document(
         ],
         "output": losses.get(source.network.outputs[0]),
         "partial_sums": None if plan is None else _plan_entry(plan),
-        "comparison": None if test is None else _comparison(source, quantized, test, labels),
+        "comparison": None
+        if test is None or found is None
+        else _comparison_entry(found, test, labels),
     }
     document["size"] = _size(document["layers"])
     return quantized, document
@@ -306,6 +310,11 @@ def _kept(
             raise InputError(
                 f"--activations keep needs an int8 network, and {network.name} is not one"
                 " throughout; choose how scales are found and add --input CALIBRATION.npy"
+            )
+        if (request.activation_bits or 8) != 8:
+            raise InputError(
+                f"--activations keep leaves 8 bits, not {request.activation_bits}; choose how"
+                " scales are found and add --input CALIBRATION.npy"
             )
         return parameters
     if calibration is None and request.scales is None and parameters:
@@ -408,38 +417,52 @@ def _plan_entry(plan: PartialSumPlan) -> Document:
 # -- comparing ------------------------------------------------------------------------------------
 
 
-def _batches(
-    network: FloatNetwork, quantized: QuantizedNetwork, samples: Samples
-) -> Iterator[tuple[dict[int, Array], dict[int, Array]]]:
-    """Float tensors and codes of the quantized network, some samples at a time."""
-    codes = input_codes(quantized, samples)
-    for start in range(0, samples.count, BATCH_SAMPLES):
-        part = slice(start, start + BATCH_SAMPLES)
-        reals: dict[int, Array] = dict(run_float(network, [x[part] for x in samples.arrays]))
-        golden = run_golden(quantized.network, [x[part] for x in codes], keep_tensors=True)
-        yield reals, golden.tensors
+@dataclass(frozen=True)
+class _Comparison:
+    """Both networks on the same samples.
+
+    Parameters
+    ----------
+    losses : mapping of tensor index to dict
+        Cosine and SQNR of what each layer writes, over all samples.
+    before, after : (samples,) integer array
+        Largest of the first output, of the float and of the quantized network.
+    """
+
+    losses: Mapping[int, Document]
+    before: Array
+    after: Array
 
 
-def _losses(
+def _compare(
     network: FloatNetwork, quantized: QuantizedNetwork, samples: Samples, progress: Progress | None
-) -> dict[int, Document]:
-    """Cosine and SQNR of every tensor that a layer writes, over all samples."""
+) -> _Comparison:
+    codes = input_codes(quantized, samples)
     sums = {layer.outputs[0]: np.zeros(4) for layer in network.layers}
-    for number, (reals, codes) in enumerate(_batches(network, quantized, samples)):
+    choices: list[tuple[Array, Array]] = []
+    for start in range(0, samples.count, BATCH_SAMPLES):
         if progress is not None:
-            progress(number * BATCH_SAMPLES, samples.count, "comparing")
+            progress(start, samples.count, "comparing")
+        part = slice(start, start + BATCH_SAMPLES)
+        reals = run_float(network, [x[part] for x in samples.arrays])
+        found = run_golden(quantized.network, [x[part] for x in codes], keep_tensors=True).tensors
         for index, total in sums.items():
             real = reals[index].astype(np.float64)
-            found = quantized.parameters[index].reals(codes[index])
-            products = (real**2, found**2, real * found, (real - found) ** 2)
+            rounded = quantized.parameters[index].reals(found[index])
+            products = (real**2, rounded**2, real * rounded, (real - rounded) ** 2)
             total += [float(each.sum()) for each in products]
-    return {
+        output = network.outputs[0]
+        rows = (each[output].reshape(len(each[output]), -1) for each in (reals, found))
+        choices.append(tuple(each.argmax(axis=1) for each in rows))
+    losses = {
         index: {
-            "cosine": float(inner / np.sqrt(power * found)) if power * found > 0 else None,
+            "cosine": float(inner / np.sqrt(power * kept)) if power * kept > 0 else None,
             "sqnr_db": _decibels(power, error),
         }
-        for index, (power, found, inner, error) in sums.items()
+        for index, (power, kept, inner, error) in sums.items()
     }
+    before, after = (np.concatenate(each) for each in zip(*choices, strict=True))
+    return _Comparison(losses, before, after)
 
 
 def _decibels(power: float, error: float) -> float | None:
@@ -448,21 +471,17 @@ def _decibels(power: float, error: float) -> float | None:
     return ratio if isfinite(ratio) else None
 
 
-def _comparison(
-    source: Source, quantized: QuantizedNetwork, samples: Samples, labels: Array | None
-) -> Document:
-    output = source.network.outputs[0]
-    real, found = [], []
-    for reals, codes in _batches(source.network, quantized, samples):
-        real.append(reals[output].reshape(len(reals[output]), -1).argmax(axis=1))
-        found.append(codes[output].reshape(len(codes[output]), -1).argmax(axis=1))
-    classes = int(np.prod(source.network.tensors[output].shape[1:]))
+def _check_labels(network: FloatNetwork, labels: Array | None) -> None:
+    classes = int(np.prod(network.tensors[network.outputs[0]].shape[1:]))
     if labels is not None and labels.max() >= classes:
         raise InputError(
-            f"--labels reach {labels.max()} but the first output of {source.network.name} has"
+            f"--labels reach {labels.max()} but the first output of {network.name} has"
             f" {classes} classes, 0 to {classes - 1}; give labels of this model"
         )
-    before, after = np.concatenate(real), np.concatenate(found)
+
+
+def _comparison_entry(found: _Comparison, samples: Samples, labels: Array | None) -> Document:
+    before, after = found.before, found.after
     return {
         "inputs": samples.description,
         "samples": samples.count,
@@ -479,7 +498,7 @@ def quantize_table(document: Document) -> RenderableType:
     """One row a layer, then what the whole network takes and lost; fits 80 columns."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("#", justify="right", style="dim", no_wrap=True)
-    for heading in ("layer", "op", "method"):
+    for heading in ("layer", "method"):
         table.add_column(heading, no_wrap=True)
     for heading in ("bits", "weights", "terms", "kB", "cosine", "SQNR"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -487,8 +506,7 @@ def quantize_table(document: Document) -> RenderableType:
         table.add_row(
             str(layer["index"]),
             shorten(layer["name"], 14),
-            SHORT_OPS.get(layer["op"], layer["op"]),
-            shorten(layer["method"], 12),
+            shorten(layer["method"], 17),
             str(layer["bits"]),
             str(layer["weights"]),
             f"{layer['terms_per_weight']:.2f}",
