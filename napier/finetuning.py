@@ -189,6 +189,7 @@ def finetune_document(
             "distillation": training.distillation,
             "seed": training.seed,
             "threads": training.threads,
+            "shift": training.shift,
         },
         "layers": [
             _layer_entry(tuned, index, result, own[layer.name].text if layer.name in own else None)

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from golden.certificates import MAX_BITS
 from golden.errors import InputError
-from golden.fitting import Method, Moments, project_rows
+from golden.fitting import Method
 from golden.float_network import FloatArray, FloatNetwork, FloatReshape, FloatSoftmax, FloatWeighted
 from golden.formats import bits_needed
 from golden.network import Network
@@ -55,14 +55,8 @@ FLOAT = "float"
 CONFINED: dict[str, Method] = {"a2q": "a2q", "a2q+": "a2q+"}
 """Stages of `golden.fitting.Method`, each with the bits of the accumulator behind a colon."""
 
-NO_MOMENTS = Moments(*np.zeros((2, 1, 0, 0)), *np.zeros((2, 1, 0)))
-"""Of operands, which these methods do not look at."""
-
 SCALE_CANDIDATES = 32
 """Scales tried for a channel that must fit an accumulator, before it learns."""
-
-START_SHARE, START_MARGIN = 0.9, 0.1
-"""How much of the limit such a channel has at first, and how far it is beyond its codes."""
 
 TINY = 1e-12
 """Stands for the length of a channel of zeros."""
@@ -105,12 +99,16 @@ class Training:
         Of the order of samples.
     threads : int
         Of PyTorch; sums of gradients depend on it in their last bits.
+    shift : int
+        Images are moved by up to so many pixels either way, one move a step, zeros coming in; other
+        inputs are left as they are.
     """
 
     batch: int = 32
     distillation: float = 0.5
     seed: int = 0
     threads: int = 1
+    shift: int = 0
 
 
 DEFAULT = Training()
@@ -261,6 +259,12 @@ def _check(
             f" {training.batch}, {training.threads} and {training.distillation:g}; for example 32,"
             " 1 and 0.5"
         )
+    sides = [side for array in inputs if array.ndim == 4 for side in array.shape[1:3]]
+    if not 0 <= training.shift < min(sides, default=1):
+        raise InputError(
+            f"images can be moved by 0 to {min(sides, default=1) - 1} pixels, not {training.shift};"
+            " for example by 1"
+        )
     counts = {len(array) for array in inputs} | ({len(labels)} if labels is not None else set())
     if len(counts) != 1:
         raise InputError(
@@ -309,6 +313,10 @@ def _rows(weights: torch.Tensor) -> torch.Tensor:
     return weights.reshape(len(weights), -1)
 
 
+def _logarithms(values: Float64Array) -> torch.Tensor:
+    return torch.tensor(np.log2(values), dtype=torch.float32, requires_grad=True)
+
+
 class _Projected:
     """Any method of the registry; the gradient of the projection is taken to be 1."""
 
@@ -342,71 +350,44 @@ class _Confined:
     rounded toward zero. A2Q+ subtracts the mean of v first. Operands lie in [a, b], a <= 0 <= b,
     and M = 2**(P - 1) - 1: the limit is M over the power of two that holds every operand's
     magnitude, and 2 M / (b - a) for A2Q+, half of it for either sign. v, g and scale learn.
-
-    Where a channel is too long, shortening it would round all its weights to zero. There v starts
-    as the nearest point within the limit (`golden.fitting.project_rows`), which keeps the large
-    ones.
     """
 
     def __init__(
         self, weights: torch.Tensor, method: Method, acc_bits: int, operands: Range, bits: int
     ) -> None:
         low, high = operands
-        self.method, self.operands, self.bits = method, operands, bits
-        self.levels = (1 << (bits - 1)) - 1
-        self.largest = (1 << (acc_bits - 1)) - 1
-        self.limit = self.largest / (1 << (bits_needed(low, high) - 1))
+        self.method, self.bits, self.levels = method, bits, (1 << (bits - 1)) - 1
+        largest = (1 << (acc_bits - 1)) - 1
+        self.limit = largest / (1 << (bits_needed(low, high) - 1))
         if method == "a2q+":
-            self.limit = 2 * self.largest / (high - low)
+            self.limit = 2 * largest / (high - low)
         if self.limit < (2 if method == "a2q+" else 1):
             raise InputError(
                 f"accumulators of {acc_bits} bits cannot hold a single operand ({low} to {high}) as"
                 f" {method} counts it; ask for more bits"
             )
-        rows = _rows(weights).detach().numpy().astype(np.float64)
-        start, scale = self._start(rows)
-        with torch.no_grad():
-            weights.copy_(torch.from_numpy(start).reshape(weights.shape))
-        norm = self._direction(weights).detach().abs().sum(dim=1).clamp_min(TINY)
-        self.log_gain = torch.log2(norm).requires_grad_()
-        self.log_scale = torch.tensor(np.log2(scale), dtype=torch.float32, requires_grad=True)
+        rows = self._direction(weights).detach().numpy().astype(np.float64)
+        norm = np.maximum(np.abs(rows).sum(axis=1), TINY)
+        self.log_scale = _logarithms(self._first_scale(rows, norm))
+        self.log_gain = _logarithms(norm)
 
-    def _start(self, rows: Float64Array) -> tuple[Float64Array, Float64Array]:
-        """Directions and scales to start from.
-
-        A channel that fits at its finest scale stays. Of another, the nearest points within
-        `START_SHARE` of the limit are taken at several scales; with q the codes and w the weights,
-        the largest (q w)^2 / (q q) wins, and its scale takes up the factor (q w) / (q q).
-        """
-        centred = rows - rows.mean(axis=1, keepdims=True) if self.method == "a2q+" else rows
-        norm = np.abs(centred).sum(axis=1)
-        largest = np.maximum(np.abs(centred).max(axis=1), TINY)
-        finest = largest / self.levels
-        coarsest = np.clip(norm / (START_SHARE * self.limit), finest, largest)
-        start, scales, most = rows.copy(), finest.copy(), np.zeros(len(rows))
+    def _first_scale(self, rows: Float64Array, norm: Float64Array) -> Float64Array:
+        """Scale of the least squared error, from all levels used to nothing shortened."""
+        finest = np.maximum(np.abs(rows).max(axis=1), TINY) / self.levels
+        coarsest = np.maximum(norm / self.limit, finest)
+        best: Float64Array = finest
+        least = np.full(len(rows), np.inf)
         for step in range(SCALE_CANDIDATES + 1):
             scale = finest * (coarsest / finest) ** (step / SCALE_CANDIDATES)
-            codes = self._nearest(centred / scale[:, np.newaxis])
-            shared, power = (codes * centred).sum(axis=1), (codes * codes).sum(axis=1)
-            better = (coarsest > finest) & (shared > 0) & (shared**2 > most * power)
-            factor = shared / np.maximum(power, 1)
-            most = np.where(better, shared * factor, most)
-            scales = np.where(better, factor, scales)
-            # Beyond the code by a little, so that rounding toward zero finds it again.
-            reals = (codes + START_MARGIN * np.sign(codes)) * factor[:, np.newaxis]
-            start = np.where(better[:, np.newaxis], reals, start)
-        return start, scales
+            shortened = rows * np.minimum(1, scale * self.limit / norm)[:, np.newaxis]
+            found = scale[:, np.newaxis] * self._toward_zero(shortened, scale)
+            error = ((rows - found) ** 2).sum(axis=1)
+            best, least = np.where(error < least, scale, best), np.minimum(error, least)
+        return best
 
-    def _nearest(self, rows: Float64Array) -> NDArray[np.int64]:
-        return project_rows(
-            rows,
-            self.operands,
-            np.full(len(rows), int(START_SHARE * self.largest)),
-            self.method,
-            (-self.levels, self.levels),
-            NO_MOMENTS,
-            np.zeros(len(rows), np.int64),
-        )
+    def _toward_zero(self, rows: Float64Array, scale: Float64Array) -> NDArray[np.int64]:
+        steps = np.clip(rows / scale[:, np.newaxis], -self.levels, self.levels)
+        return np.trunc(steps).astype(np.int64)
 
     def _direction(self, weights: torch.Tensor) -> torch.Tensor:
         rows = _rows(weights)
@@ -421,8 +402,7 @@ class _Confined:
 
     def codes(self, weights: torch.Tensor) -> WeightCodes:
         rows, scale = (x.detach().numpy().astype(np.float64) for x in self._real(weights))
-        steps = np.clip(rows / scale[:, np.newaxis], -self.levels, self.levels)
-        codes = np.trunc(steps).astype(np.int64)
+        codes = self._toward_zero(rows, scale)
         return WeightCodes(codes, scale, self.bits, float(codes.size * self.bits))
 
     def __call__(self, weights: torch.Tensor) -> torch.Tensor:
@@ -545,12 +525,13 @@ class _Trainer:
             progress = (self.done + step / steps) / self.stage.epochs
             for group in self.optimizer.param_groups:
                 group["lr"] = self.stage.learning_rate * (1 + np.cos(np.pi * progress)) / 2
-            total += self._step(chosen) * len(chosen)
+            move = generator.integers(-self.training.shift, self.training.shift + 1, 2)
+            total += self._step([_moved(x[chosen], *move) for x in self.inputs], chosen)
         self.done += 1
         return total / len(order)
 
-    def _step(self, chosen: torch.Tensor) -> float:
-        inputs = [array[chosen] for array in self.inputs]
+    def _step(self, inputs: list[torch.Tensor], chosen: torch.Tensor) -> float:
+        """Learn from some samples; the sum of their losses."""
         with torch.no_grad():
             wanted = self._scores(self.teacher, inputs, unchanged, unchanged)
         quantized = self.stage.method != FLOAT
@@ -564,7 +545,7 @@ class _Trainer:
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.optimizer.step()
-        return float(loss.item())
+        return float(loss.item()) * len(chosen)
 
     def _scores(
         self, network: TorchNetwork, inputs: list[torch.Tensor], weights: Hook, tensors: Hook
@@ -588,6 +569,13 @@ class _Trainer:
         parameters = self.activations.result()
         network = assemble(self.network, parameters, weights, biases)
         return FineTuned(network, weights, parameters, biases, epochs)
+
+
+def _moved(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Images that lie elsewhere in their frame."""
+    if images.ndim != 4 or not (down or right):
+        return images
+    return functional.pad(images, (0, 0, int(right), -int(right), int(down), -int(down)))
 
 
 def _acc_bits(name: str, text: str) -> int:

@@ -40,7 +40,15 @@ from golden.ranges import clamp_ranges
 from golden.run import run
 from napier.loading import load_model, shipped_file
 from napier.torch_network import TorchNetwork
-from napier.training import FineTuned, Stage, Training, fine_tune, train_float
+from napier.training import (
+    FineTuned,
+    Stage,
+    Training,
+    _Activations,
+    _moved,
+    fine_tune,
+    train_float,
+)
 
 
 def every_layer() -> FloatNetwork:
@@ -232,21 +240,19 @@ def test_without_labels_the_float_network_teaches() -> None:
 
 @pytest.mark.parametrize("method", ["a2q", "a2q+"])
 def test_accumulator_width_holds_while_the_network_learns(method: str) -> None:
-    result = tuned([Stage(f"{method}:14", 1)], count=64).network
+    result = tuned([Stage(f"{method}:16", 1)], count=64).network
     ranges = clamp_ranges(result)
     for layer in result.layers:
         if isinstance(layer, WeightedLayer):
             (source,) = layer.inputs
             codes = ranges[source]
             assert codes is not None
-            assert certify(layer, result.tensors[source], codes).exact_bits.max() <= 14
+            assert certify(layer, result.tensors[source], codes).exact_bits.max() <= 16
             assert layer.weights.any()
 
 
 def test_torch_rounds_activations_as_golden_does() -> None:
     network, parameters, images, _ = digits()
-    from napier.training import _Activations
-
     rounds = _Activations(network, parameters, held=[])
     values = np.random.default_rng(0).normal(0, 3, 10_000).astype(np.float32)
     for index, each in parameters.items():
@@ -258,18 +264,29 @@ def test_torch_rounds_activations_as_golden_does() -> None:
 def test_a_float_network_learns_before_anything_is_quantized() -> None:
     network, _, images, labels = digits()
     draw = np.random.default_rng(0)
-    blank = replace(
+    disturbed = replace(
         network,
         layers=tuple(
-            replace(x, weights=draw.normal(0, 0.1, x.weights.shape).astype(np.float32))
+            replace(x, weights=x.weights + draw.normal(0, 0.1, x.weights.shape).astype(np.float32))
             if isinstance(x, FloatConv2D | FloatDense)
             else x
             for x in network.layers
         ),
     )
-    trained = train_float(blank, [images], labels, Stage("float", 3, 5e-3))
-    guesses = run_float(trained, [images])[trained.outputs[0]].argmax(axis=1)
-    assert np.mean(guesses == labels) > 0.5
+    trained = train_float(disturbed, [images], labels, Stage("float", 2, 2e-3))
+    before, after = (
+        np.mean(run_float(each, [images])[each.outputs[0]].argmax(axis=1) == labels)
+        for each in (disturbed, trained)
+    )
+    assert before < 0.85
+    assert after > before + 0.05
+
+
+def test_moved_images_bring_zeros_in() -> None:
+    image = torch.arange(12.0).reshape(1, 3, 4, 1)
+    moved = _moved(image, 1, -2)[0, :, :, 0]  # down by 1, left by 2
+    assert moved.tolist() == [[0, 0, 0, 0], [2, 3, 0, 0], [6, 7, 0, 0]]
+    assert _moved(image, 0, 0) is image
 
 
 @pytest.mark.parametrize(
