@@ -168,7 +168,26 @@ def test_normalization_of_features_and_constants_for_each_channel(tmp_path: Path
     }
     network = agree(saved(tmp_path, nodes, constants, (1, 3, 6, 6)), values(1, 3, 6, 6))
     names = [layer.name.split("_")[0] for layer in network.layers]
-    assert names == ["add", "mul", "conv", "mean", "reshape", "dense"]
+    assert names == ["conv", "mean", "reshape", "dense"]
+
+
+@pytest.mark.parametrize(("group", "pads"), [(1, [0] * 4), (2, [0] * 4), (2, [1] * 4)])
+def test_constants_before_a_convolution_are_folded_unless_padding_comes_between(
+    tmp_path: Path, group: int, pads: list[int]
+) -> None:
+    nodes = [
+        node("Add", "x shift", "s"),
+        node("Mul", "s gain", "m"),
+        node("Conv", "m w", "y", group=group, pads=pads),
+    ]
+    constants = {
+        "shift": values(4, 1, 1),
+        "gain": values(4, 1, 1),
+        "w": values(6, 4 // group, 3, 3),
+    }
+    network = agree(saved(tmp_path, nodes, constants, (1, 4, 6, 5)), values(1, 4, 6, 5))
+    names = [layer.name.split("_")[0] for layer in network.layers]
+    assert names == (["add", "conv"] if any(pads) else ["conv"])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 ONNX images are NCHW and the network's are NHWC. No layer moves data for it: every value knows which
 axis of the stored tensor each of its axes is, a transpose only renames axes, and dense layers after
 a flattened image get their weights in the order in which the image is stored. Batch normalisation
-and sums and products with a constant for each channel are folded into the layer before them.
+and sums and products with a constant for each channel are folded into the layer before them, or
+into the one behind.
 
 Nodes that read nothing but constants (or shapes) are computed by ONNX's reference evaluator. Needs
 the package ``onnx``.
@@ -43,7 +44,7 @@ from golden.float_network import (
     FloatWeighted,
 )
 from golden.float_run import check_float_network
-from golden.importers.float_graph import fuse_activations
+from golden.importers.float_graph import fold_constants, fuse_activations
 from golden.importers.tflite import MAX_ELEMENTS, reading_file
 from golden.multipliers import Activation
 from golden.network import Padding
@@ -214,7 +215,7 @@ class _Importer:
             constants=tuple(self.stored),
         )
         check_float_network(network)
-        return fuse_activations(network)
+        return fold_constants(fuse_activations(network))
 
     # -- the border of the graph
 
