@@ -1,5 +1,6 @@
 """Integer Winograd convolution: transforms, layers computed by them, exact widths."""
 
+from golden.winograd.array import ArrayResult, accumulate_winograd
 from golden.winograd.convolution import (
     Choice,
     Stages,
@@ -9,6 +10,9 @@ from golden.winograd.convolution import (
     choose_named,
     divide,
     input_tiles,
+    transformed_inputs,
+    transformed_outputs,
+    transformed_weights,
     winograd_layer,
     winograd_stages,
 )
@@ -18,7 +22,6 @@ from golden.winograd.projection import (
     WeightTerms,
     project_transformed,
     projected_layer,
-    transformed_weights,
     weight_terms,
 )
 from golden.winograd.ranges import (
@@ -46,6 +49,7 @@ from golden.winograd.transforms import (
 
 __all__ = [
     "Adders",
+    "ArrayResult",
     "AxisTransform",
     "Choice",
     "ProjectedResult",
@@ -57,6 +61,7 @@ __all__ = [
     "WinogradCertificate",
     "WinogradResult",
     "WinogradWitness",
+    "accumulate_winograd",
     "adders",
     "axis_transform",
     "certify_winograd",
@@ -72,6 +77,8 @@ __all__ = [
     "project_transformed",
     "projected_layer",
     "stages_of",
+    "transformed_inputs",
+    "transformed_outputs",
     "transformed_weights",
     "type_ranges",
     "weight_terms",

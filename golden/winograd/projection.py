@@ -18,16 +18,15 @@ from golden.errors import InputError
 from golden.formats import Int64Array
 from golden.network import Conv2D
 from golden.operators import Array, accumulators, operands
-from golden.winograd.convolution import choose, from_tiles, winograd_stages
+from golden.winograd.convolution import (
+    choose,
+    from_tiles,
+    transformed_weights,
+    winograd_stages,
+)
 from golden.winograd.transforms import Transform
 
 Method = Literal["nhot", "ternary"]
-
-
-def transformed_weights(transform: Transform, weights: Int64Array) -> Int64Array:
-    """U: (out_channels, height, width, in_channels) to (out_channels, products, in_channels)."""
-    u: Int64Array = np.einsum("prs,krsc->kpc", transform.weight, weights)
-    return u
 
 
 @dataclass(frozen=True)
