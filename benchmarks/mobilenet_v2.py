@@ -1,6 +1,7 @@
-"""MobileNetV2 1.0 224 with random weights, as a golden network: 300 M MACs for the benchmarks.
+"""MobileNetV2 with random weights, as a golden network: at 1.0 224 300 M MACs for the benchmarks.
 
-Layer shapes from Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2.
+Layer shapes from Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2;
+narrower ones have channels rounded to multiples of 8, as in Keras Applications.
 Weights, scales and biases are drawn: shapes and types are those of a real int8 network, accuracy is
 not.
 """
@@ -137,11 +138,19 @@ class Builder:
         return self._weighted(FullyConnected, pooled, (1, classes), (classes, channels))
 
 
-def mobilenet_v2(size: int = 224, seed: int = 0) -> Network:
-    """Build the network for `size` x `size` images."""
+def scaled_channels(channels: int, alpha: float) -> int:
+    """Multiple of 8 next to `alpha * channels`, not below 90 % of it."""
+    scaled = channels * alpha
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+def mobilenet_v2(size: int = 224, seed: int = 0, alpha: float = 1.0) -> Network:
+    """Build the network for `size` x `size` images, `alpha` times as wide."""
     builder = Builder(size, seed)
-    x = builder.conv(0, 32, 3, 2, depthwise=False)
-    for expansion, channels, repeats, first_stride in BLOCKS:
+    x = builder.conv(0, scaled_channels(32, alpha), 3, 2, depthwise=False)
+    for expansion, full_channels, repeats, first_stride in BLOCKS:
+        channels = scaled_channels(full_channels, alpha)
         for repeat in range(repeats):
             source, in_channels = x, builder.tensors[x].shape[3]
             if expansion > 1:
@@ -154,7 +163,7 @@ def mobilenet_v2(size: int = 224, seed: int = 0) -> Network:
     x = builder.conv(x, 1280, 1, 1, depthwise=False)
     x = builder.head(x, 1000)
     return Network(
-        name="mobilenet_v2_1.0_224_random",
+        name=f"mobilenet_v2_{alpha}_{size}_random",
         tensors=tuple(builder.tensors),
         layers=tuple(builder.layers),
         inputs=(0,),

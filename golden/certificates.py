@@ -33,7 +33,7 @@ Extreme = Literal["lo", "hi"]
 MAX_BITS = 62
 """Sums need room for one more addend in int64."""
 
-BLOCK_ELEMENTS = 1 << 20
+BLOCK_ELEMENTS = 1 << 16
 """Weights or steps worked on at once, so that large layers need little memory."""
 
 
@@ -329,72 +329,103 @@ class _StepList(NamedTuple):
         Sum of the terms of the step's weight up to and including this step.
     begins : bool array
         The step is the first of its weight.
+    following : int64 array
+        Place of the first step of the next weight.
     inside : bool array
         The tap is inside the image; outside it the operand is 0.
     """
 
     coefficient: Int64Array
     begins: BoolArray
+    following: Int64Array
     inside: BoolArray
 
-    def rows(self, index: slice | list[int]) -> _StepList:
-        return _StepList(self.coefficient[index], self.begins[index], self.inside[index])
+    def rows(self, index: list[int]) -> _StepList:
+        return _StepList(
+            self.coefficient[index], self.begins[index], self.following[index], self.inside[index]
+        )
 
 
 def _step_list(weights: Int64Array, patterns: BoolArray, steps: Steps) -> _StepList:
-    digits = np.moveaxis(step_coefficients(weights, steps), 0, -1)  # (channels, taps, terms)
-    partial = np.cumsum(digits, axis=-1)
-    channel, tap, term = np.nonzero(digits)
-    counts = np.bincount(channel, minlength=len(weights))
-    place = np.arange(len(channel)) - np.repeat(np.cumsum(counts) - counts, counts)
-    shape = (len(weights), max(1, int(counts.max())))
-    coefficient = np.zeros(shape, dtype=np.int64)
-    coefficient[channel, place] = partial[channel, tap, term]
+    first = min(int(weights.min()), 0)
+    values = np.arange(first, max(int(weights.max()), 1) + 1)
+    digits = step_coefficients(values, steps)
+    order = np.argsort(digits == 0, axis=0, kind="stable")  # what is no step goes last
+    partial = np.cumsum(np.take_along_axis(digits, order, axis=0), axis=0)
+    index = weights - first
+    count = (digits != 0).sum(axis=0)[index]
+    ends = np.cumsum(count, axis=1)
+    shape = (len(weights), max(1, int(ends[:, -1].max())))
+    coefficient, following = (np.zeros(shape, dtype=np.int64) for _ in range(2))
     begins = np.ones(shape, dtype=np.bool_)
-    begins[channel, place] = (partial == digits)[channel, tap, term]
     inside = np.ones((len(patterns), *shape), dtype=np.bool_)
-    inside[:, channel, place] = patterns[:, tap]
+    for term in range(int(count.max())):
+        channel, tap = np.nonzero(count > term)
+        place = (ends - count)[channel, tap] + term
+        coefficient[channel, place] = partial[term][index[channel, tap]]
+        begins[channel, place] = term == 0
+        following[channel, place] = ends[channel, tap]
+        inside[:, channel, place] = patterns[:, tap]
+    repeats = (len(patterns), 1)
     return _StepList(
-        np.tile(coefficient, (len(patterns), 1)),
-        np.tile(begins, (len(patterns), 1)),
+        np.tile(coefficient, repeats),
+        np.tile(begins, repeats),
+        np.tile(following, repeats),
         inside.reshape(-1, shape[1]),
     )
 
 
-def _running_minima(steps: _StepList, interval: int, x_range: Range) -> Int64Array:
-    """Smallest content after each step of an accumulator that is cleared every `interval` steps.
+def _least(coefficient: Int64Array, inside: BoolArray, x_range: Range) -> Int64Array:
+    """Smallest product with an operand."""
+    return np.where(inside, np.minimum(coefficient * x_range[0], coefficient * x_range[1]), 0)
 
-    (outputs, intervals, interval). Besides whole weights the content can hold the last terms of a
-    weight (the accumulator was cleared between its terms) and the first terms of another.
+
+def _smallest_sums(steps: _StepList, x_range: Range) -> Int64Array:
+    """Smallest content after each step of an accumulator that is never cleared."""
+    added = _least(steps.coefficient, steps.inside, x_range)
+    earlier = np.where(steps.begins[:, 1:], 0, added[:, :-1])  # terms of the same weight
+    added[:, 1:] -= earlier
+    return np.cumsum(added, axis=1)
+
+
+def _narrow_minima(steps: _StepList, sums: Int64Array, interval: int, x_range: Range) -> Int64Array:
+    """Smallest content, for each output, of an accumulator that is cleared every `interval` steps.
+
+    `sums` are the `_smallest_sums`. Between two times of clearing the content holds the last terms
+    of a weight, if it was cleared between its terms, and then what the sums grow by.
     """
-    outputs, count = steps.coefficient.shape
-
-    def grouped(array: Array, rest: int) -> Array:
-        padded = np.pad(array, ((0, 0), (0, -count % interval)), constant_values=rest)
-        return padded.reshape(outputs, padded.shape[1] // interval, interval)
-
-    before = np.zeros_like(steps.coefficient)
-    before[:, 1:] = np.where(steps.begins[:, 1:], 0, steps.coefficient[:, :-1])
-    after, before = grouped(steps.coefficient, 0), grouped(before, 0)
-    begins, inside = grouped(steps.begins, 1), grouped(steps.inside, 1)
-    cleared = np.where(np.cumsum(begins, axis=-1) == 0, before[..., :1], 0)
-
-    def lowest(coefficient: Int64Array) -> Int64Array:
-        ends = np.minimum(coefficient * x_range[0], coefficient * x_range[1])
-        return np.where(inside, ends, 0)
-
-    return np.cumsum(lowest(after - cleared) - lowest(before - cleared), axis=-1)
-
-
-def _narrow_minima(steps: _StepList, interval: int, x_range: Range) -> Int64Array:
-    """Smallest content of the narrow accumulator, for each output."""
-    minima: Int64Array = _running_minima(steps, interval, x_range).min(axis=(1, 2))
+    outputs, longest = sums.shape
+    start = np.arange(0, longest, interval)
+    cut = ~steps.begins[:, start]
+    if not cut.any():
+        grown: Int64Array = np.minimum.reduceat(sums, start, axis=1)
+        grown[:, 1:] -= sums[:, start[1:] - 1]
+        least: Int64Array = grown.min(axis=1, initial=0)
+        return least
+    stop = np.minimum(start + interval, longest)
+    whole = np.where(cut, steps.following[:, start], start)  # the first step of a whole weight
+    lost = np.where(cut, steps.coefficient[:, start - 1], 0)  # terms cleared away
+    row, last = np.arange(outputs)[:, np.newaxis], np.maximum(whole - 1, 0)
+    rest = _least(steps.coefficient[row, last] - lost, steps.inside[row, last] & cut, x_range)
+    before = np.where(whole > 0, sums[row, last], 0) - rest
+    edges = row[..., np.newaxis] * longest + np.stack(
+        [whole, np.broadcast_to(stop, whole.shape)], axis=-1
+    )
+    flat = np.append(sums, 0)
+    lowest = np.minimum.reduceat(flat, edges.reshape(-1))[::2].reshape(whole.shape)
+    minima: Int64Array = np.where(whole < stop, lowest - before, 0).min(axis=1)
+    for at in range(interval):  # the steps of the weight that was cut
+        place = np.minimum(start + at, longest - 1)
+        of_it = start + at < np.minimum(whole, stop)
+        if not of_it.any():
+            break
+        terms = _least(steps.coefficient[:, place] - lost, steps.inside[:, place] & of_it, x_range)
+        minima = np.minimum(minima, terms.min(axis=1))
     return np.minimum(minima, 0)
 
 
-def _wide_minima(steps: _StepList, interval: int, x_range: Range) -> Int64Array:
+def _wide_minima(sums: Int64Array, interval: int) -> Int64Array:
     """Smallest content of the wide accumulator, for each output."""
-    sums = _running_minima(steps, steps.coefficient.shape[1], x_range)[:, 0]
     spilled = np.concatenate([sums[:, interval - 1 :: interval], sums[:, -1:]], axis=1)
     minima: Int64Array = spilled.min(axis=1)
     return np.minimum(minima, 0)
@@ -426,7 +457,9 @@ def certify_spill(
         parts = []
         for block in _blocks(*weights.shape):
             listed = _step_list(weights[block], patterns, steps)
-            stages = [stage(listed, interval, x_range) for stage in (_narrow_minima, _wide_minima)]
+            sums = _smallest_sums(listed, x_range)
+            narrow = _narrow_minima(listed, sums, interval, x_range)
+            stages = narrow, _wide_minima(sums, interval)
             parts.append(np.reshape(stages, (2, len(patterns), -1)).min(axis=1))
         return np.concatenate(parts, axis=1)
 
@@ -457,17 +490,20 @@ def largest_spill_interval(
     if whole.max() <= acc_bits:
         return None
     weights, x_range = _exact_weights(layer), operand_range(layer, codes)
-    listed = _step_list(weights, _tap_patterns(layer, source.shape, x_range), steps)
-    outputs, longest = listed.coefficient.shape
-    blocks = list(_blocks(outputs, longest))
-    interval = min(_steps_that_fit(listed.rows(block), x_range, acc_bits) for block in blocks)
-    suspects: list[int] = []  # outputs that overflowed at larger intervals
+    patterns, limits = _tap_patterns(layer, source.shape, x_range), IntFormat(acc_bits)
+    ends = ((x_range, limits.min), ((-x_range[1], -x_range[0]), -limits.max))
+    lower_ends = []
+    for block in _blocks(*weights.shape):
+        listed = _step_list(weights[block], patterns, steps)
+        lower_ends += [_End(listed, _smallest_sums(listed, x), x, limit) for x, limit in ends]
+    interval = min(end.steps_that_fit() for end in lower_ends)
+    suspects: list[_End] = []  # outputs that overflowed at larger intervals
     while interval > 0:
-        if not _overflowing(listed.rows(suspects), interval, x_range, acc_bits).size:
-            for block in blocks:
-                found = _overflowing(listed.rows(block), interval, x_range, acc_bits)
+        if not any(suspect.overflowing(interval).size for suspect in suspects):
+            for end in lower_ends:
+                found = end.overflowing(interval)
                 if found.size:
-                    suspects.append(block.start + int(found[0]))
+                    suspects.append(end.rows([int(found[0])]))
                     break
             else:
                 return interval
@@ -475,19 +511,27 @@ def largest_spill_interval(
     return 0
 
 
-def _steps_that_fit(steps: _StepList, x_range: Range, acc_bits: int) -> int:
-    """Return how many steps every output can make from 0 without overflow."""
-    fmt, longest = IntFormat(acc_bits), steps.coefficient.shape[1]
-    low, high = _both_ends(lambda x: _running_minima(steps, longest, x), x_range)
-    over = ((low < fmt.min) | (high > fmt.max))[:, 0]
-    return int(np.where(over.any(axis=1), over.argmax(axis=1), longest).min())
+class _End(NamedTuple):
+    """The lower end of some accumulators; the upper one is the lower one of negated operands."""
 
+    steps: _StepList
+    sums: Int64Array
+    x_range: Range
+    limit: int
 
-def _overflowing(steps: _StepList, interval: int, x_range: Range, acc_bits: int) -> Int64Array:
-    """Find the outputs whose narrow accumulator can overflow."""
-    fmt = IntFormat(acc_bits)
-    low, high = _both_ends(lambda x: _narrow_minima(steps, interval, x), x_range)
-    return np.flatnonzero((low < fmt.min) | (high > fmt.max))
+    def rows(self, index: list[int]) -> _End:
+        return _End(self.steps.rows(index), self.sums[index], self.x_range, self.limit)
+
+    def steps_that_fit(self) -> int:
+        """Return how many steps every output can make from 0 without overflow."""
+        over = self.sums < self.limit
+        first = np.where(over.any(axis=1), over.argmax(axis=1), over.shape[1])
+        return int(first.min())
+
+    def overflowing(self, interval: int) -> Int64Array:
+        """Find the outputs whose narrow accumulator can overflow."""
+        minima = _narrow_minima(self.steps, self.sums, interval, self.x_range)
+        return np.flatnonzero(minima < self.limit)
 
 
 # Witnesses ----------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ class Packing:
                 f"{count} weights packed as {self.name} are {-(-size_bits // 8)} bytes, not"
                 f" {_described(stored)}; give the bytes that pack returned and the weights' number"
             )
-        codes = _split(stored, self)
+        codes = _split(stored, self)[: -(-count // self.group_weights)]
         weights = self._weights_at[codes]
         known = self._is_code[codes]
         if not known.all():
@@ -167,7 +167,7 @@ class Packing:
         low, high = self.values[0], self.values[-1]
         known = (flat >= low) & (flat <= high)
         if known.all():
-            flat = flat.astype(np.int16)
+            flat = flat.astype(np.int32)  # a difference of two int16 may need 17 bits
             known = self._is_value[flat - low]
         if not known.all():
             place = int(np.argmin(known))

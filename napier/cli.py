@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from golden.accumulate import Steps
     from golden.fitting import Method, Rescale
+    from golden.quantization.activations import Scheme
     from golden.ranges import ActivationRange
+    from napier.quantizing import ActivationScales
     from rtl_models.builds import Simulator
 
 Progress = Callable[[int, int, str], None]
@@ -219,13 +221,11 @@ def widths(
     from golden.network import WeightedLayer
     from napier.fitting import load_labels
     from napier.loading import load_model, load_samples
-    from napier.orders import orders_document, orders_table
     from napier.output import check_outputs, replacing, write_text
-    from napier.width_plots import widths_figure
-    from napier.width_search import check_tolerance, search_table, search_widths
-    from napier.width_sweep import Sweep, parse_range, run_sweep, sweep_table
     from napier.widths import (
         find_layer,
+        observe,
+        prepare_folder,
         proved_widths,
         sums_histogram,
         widest_layer,
@@ -240,7 +240,13 @@ def widths(
         (json_path, results_path, plot_path),
         (*inputs, *([] if labels_path is None else [labels_path])),
     )
-    swept = None if sweep_range is None else parse_range(sweep_range)
+    swept = None
+    if sweep_range is not None:  # what runs samples takes longer to import than a certificate
+        from napier.orders import orders_document, orders_table
+        from napier.width_search import check_tolerance, search_table, search_widths
+        from napier.width_sweep import Sweep, parse_range, run_sweep, sweep_table
+
+        swept = parse_range(sweep_range)
     if swept is not None and not inputs:
         raise InputError("--sweep needs samples to run; add --input X.npy")
     if (results_path is not None or orders) and swept is None:
@@ -268,15 +274,18 @@ def widths(
     machine = None if hardware is None else load_hardware(hardware)
     samples = load_samples(network, inputs) if inputs else None
     labels = None if labels_path is None or samples is None else load_labels(labels_path, samples)
+    if witness_folder is not None:
+        prepare_folder(witness_folder)
     with progress_bar() as progress:
+        observed = None if samples is None else observe(network, samples, machine, progress)
         document = widths_document(
-            network, activation_range, samples, machine, witness_folder, progress
+            network, activation_range, samples, machine, witness_folder, progress, observed
         )
         if winograd != "off":
             add_winograd(document, network, winograd, witness_folder, progress)
         if swept is not None and samples is not None:
             swept_machine = machine or load_hardware(DEFAULT_HARDWARE)
-            sweep = Sweep(network, samples, swept_machine, *swept, labels)
+            sweep = Sweep(network, samples, swept_machine, *swept, labels, observed)
             document["sweep"] = run_sweep(sweep, results_path, progress)
             if tolerance is not None:
                 document["search"] = search_widths(
@@ -284,18 +293,19 @@ def widths(
                     document["proof"], tolerance, results_path, progress,
                 )  # fmt: skip
             if orders:
-                document["orders"] = orders_document(network, samples, *swept, progress)
+                document["orders"] = orders_document(sweep, results_path, progress)
     if plot_path is not None and samples is not None:
         index = widest_layer(document) if shown is None else shown
         document["histogram"] = sums_histogram(network, samples, index)
     document["model"]["weights"] = weights
     if plot_path is not None:
+        from napier.width_plots import widths_figure
+
         figure = widths_figure(document)
         with replacing(plot_path) as file:
             figure.savefig(file, format=figure_format, dpi=150)
-    text = json.dumps(document, indent=1) + "\n"
     if json_path == "-":
-        click.echo(text, nl=False)
+        click.echo(json.dumps(document, indent=1))
         return
     console().print(widths_table(document))
     if winograd != "off":
@@ -307,7 +317,7 @@ def widths(
     if "orders" in document:
         console().print(orders_table(document["orders"]))
     if json_path:
-        write_text(json_path, text)
+        write_text(json_path, json.dumps(document, indent=1) + "\n")
 
 
 @cli.command()
@@ -399,6 +409,255 @@ def fit(
         click.echo(text, nl=False)
         return
     console().print(fit_table(document))
+    click.echo(f"written: {output}")
+    if json_path:
+        write_text(json_path, text)
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--method", default="uniform", show_default=True, metavar="M", help="Of weights.")
+@click.option("--bits", type=int, default=8, show_default=True, help="Width of weight codes.")
+@click.option(
+    "--layer", "layers", multiple=True, metavar="NAME=M[@BITS]", help="Another method for a layer."
+)
+@click.option("--activation-bits", type=click.IntRange(2, 8), help="Width of activations [8].")
+@click.option(
+    "--scheme",
+    type=click.Choice(["symmetric", "asymmetric"]),
+    help="Codes of activations [asymmetric; easyquant: symmetric].",
+)
+@click.option(
+    "--activations",
+    "scales",
+    type=click.Choice(["max", "percentile", "mse", "kl", "search", "keep"]),
+    help="How their scales are found [max; easyquant: search].",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Of weights, activations.",
+)
+@click.option("--keep-ends", is_flag=True, help="First and last layer: uniform, 8 bits.")
+@click.option("--correct-bias", is_flag=True, help="Biases take up mean errors.")
+@click.option(
+    "--partial-sums",
+    "partial_sum_bits",
+    type=click.IntRange(2, 48),
+    metavar="P",
+    help="Plan sums of P bits that spill and never overflow.",
+)
+@click.option("--input", "inputs", multiple=True, metavar="X.npy", help="Samples to calibrate on.")
+@click.option("--test", "tests", multiple=True, metavar="X.npy", help="Samples to compare on.")
+@click.option("--labels", "labels_path", metavar="Y.npy", help="Classes of --test, from 0.")
+@click.option(
+    "--codes", "code_paths", multiple=True, metavar="C.npy", help="Write --test as codes."
+)
+@click.option("-o", "--output", metavar="OUT.npz", help="The quantized network.")
+@click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
+@click.option("--list", "list_methods", is_flag=True, help="Name the methods, and stop.")
+def quantize(
+    model: str | None,
+    method: str,
+    bits: int,
+    layers: tuple[str, ...],
+    activation_bits: int | None,
+    scheme: Scheme | None,
+    scales: ActivationScales | None,
+    rounds: int,
+    keep_ends: bool,
+    correct_bias: bool,
+    partial_sum_bits: int | None,
+    inputs: tuple[str, ...],
+    tests: tuple[str, ...],
+    labels_path: str | None,
+    code_paths: tuple[str, ...],
+    output: str | None,
+    json_path: str | None,
+    list_methods: bool,
+) -> None:
+    """Make an integer network of MODEL, a float network or an integer one.
+
+    MODEL is a float .onnx or .tflite file, whose samples are real values, or a quantized .tflite or
+    .npz file, whose samples are its input codes. A method takes settings behind a colon, as in
+    nhot:n=2. Integer networks keep the scales of their activations where no --input is given.
+
+    All activations but inputs and results have --activation-bits; docs/quantize.md has the rules.
+    """
+    import numpy as np
+
+    from golden.files import save_network
+    from napier.fitting import check_model_name, load_labels, shipped_labels
+    from napier.output import check_outputs, replacing, write_text
+    from napier.quantizing import (
+        Request,
+        input_codes,
+        load_reals,
+        load_source,
+        methods_table,
+        parse_settings,
+        quantize_document,
+        quantize_table,
+        shipped_test,
+    )
+
+    if list_methods:
+        console().print(methods_table())
+        return
+    if output is None:
+        raise InputError("the quantized network needs a file to go to; add -o OUT.npz")
+    read = (*inputs, *tests, *([] if labels_path is None else [labels_path]))
+    check_outputs((output, json_path, *code_paths), read)
+    check_model_name(output)
+    if not tests and (labels_path is not None or code_paths):
+        raise InputError("--labels and --codes belong to the samples of --test; add --test X.npy")
+    request = Request(
+        *(method, bits, layers, activation_bits, scheme, scales, rounds),
+        *(keep_ends, correct_bias, partial_sum_bits),
+    )
+    parse_settings(request)
+    source = load_source(model)
+    if code_paths and len(code_paths) != len(source.network.inputs):
+        raise InputError(
+            f"--codes was given {len(code_paths)} times but {source.network.name} has"
+            f" {len(source.network.inputs)} inputs; give one file for each"
+        )
+    calibration = load_reals(source, inputs) if inputs else None
+    test = load_reals(source, tests) if tests else None
+    labels = None if labels_path is None or test is None else load_labels(labels_path, test)
+    if model is None and test is None:
+        test, labels = shipped_test(source), shipped_labels()
+    with progress_bar() as progress:
+        quantized, document = quantize_document(
+            source, request, calibration, test, labels, progress
+        )
+    save_network(quantized.network, output)
+    written = [] if test is None or not code_paths else input_codes(quantized, test)
+    for path, codes in zip(code_paths, written, strict=True):
+        with replacing(path) as file:
+            np.lib.format.write_array(file, codes, allow_pickle=False)
+    text = json.dumps(document, indent=1) + "\n"
+    if json_path == "-":
+        click.echo(text, nl=False)
+        return
+    console().print(quantize_table(document))
+    click.echo(f"written: {output}")
+    if json_path:
+        write_text(json_path, text)
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--method", default="nhot:n=2", show_default=True, metavar="M", help="Of weights.")
+@click.option("--bits", type=int, default=8, show_default=True, help="Width of weight codes.")
+@click.option(
+    "--layer", "layers", multiple=True, metavar="NAME=M[@BITS]", help="Another method for a layer."
+)
+@click.option("--keep-ends", is_flag=True, help="First and last layer: uniform, 8 bits.")
+@click.option(
+    "--activation-bits",
+    type=click.IntRange(2, 8),
+    default=8,
+    show_default=True,
+    help="Width of activations.",
+)
+@click.option(
+    "--input", "inputs", multiple=True, required=True, metavar="X.npy", help="Training samples."
+)
+@click.option("--labels", "labels_path", metavar="Y.npy", help="Their classes, from 0.")
+@click.option("--test", "tests", multiple=True, metavar="X.npy", help="Samples to compare on.")
+@click.option("--test-labels", "test_labels_path", metavar="Y.npy", help="Their classes.")
+@click.option("--epochs", type=click.IntRange(0), default=8, show_default=True, help="With M.")
+@click.option(
+    "--uniform-epochs",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="With uniform weights, before.",
+)
+@click.option(
+    "--learning-rate", type=float, default=2e-3, show_default=True, help="Of Adam, at the start."
+)
+@click.option("--batch", type=int, default=32, show_default=True, help="Samples of a step.")
+@click.option(
+    "--distillation", type=float, default=0.5, show_default=True,
+    help="Share of the loss that compares with the float network.",
+)  # fmt: skip
+@click.option(
+    "--shift", type=int, default=0, show_default=True, help="Pixels that images move, either way."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--threads", type=int, default=1, show_default=True, help="Last bits of sums depend on it."
+)
+@click.option("-o", "--output", required=True, metavar="OUT.npz", help="The trained network.")
+@click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
+def finetune(
+    model: str | None,
+    method: str,
+    bits: int,
+    layers: tuple[str, ...],
+    keep_ends: bool,
+    activation_bits: int,
+    inputs: tuple[str, ...],
+    labels_path: str | None,
+    tests: tuple[str, ...],
+    test_labels_path: str | None,
+    epochs: int,
+    uniform_epochs: int,
+    learning_rate: float,
+    batch: int,
+    distillation: float,
+    shift: int,
+    seed: int,
+    threads: int,
+    output: str,
+    json_path: str | None,
+) -> None:
+    """Train MODEL with its quantizers in place; write the integer network.
+
+    MODEL and its samples are those of `napier quantize`. M is one of its methods that need weights
+    alone, or a2q:P, a2q+:P: weights whose sums P bits provably hold. Without --labels only the
+    float network teaches. Needs PyTorch, the extra `train`; docs/finetuning.md has the rules.
+    """
+    from golden.files import save_network
+    from napier.finetuning import Plan, finetune_document, finetune_table, require_torch
+    from napier.fitting import check_model_name, load_labels
+    from napier.output import check_outputs, write_text
+    from napier.quantizing import load_reals, load_source
+
+    paths = [path for path in (labels_path, test_labels_path) if path is not None]
+    check_outputs((output, json_path), (*inputs, *tests, *paths))
+    check_model_name(output)
+    if test_labels_path is not None and not tests:
+        raise InputError("--test-labels belong to the samples of --test; add --test X.npy")
+    require_torch()
+    from napier.training import Training
+
+    source = load_source(model)
+    samples = load_reals(source, inputs)
+    labels = None if labels_path is None else load_labels(labels_path, samples)
+    test = load_reals(source, tests) if tests else None
+    test_labels = None
+    if test is not None and test_labels_path is not None:
+        test_labels = load_labels(test_labels_path, test)
+    plan = Plan(
+        *(method, epochs, uniform_epochs, learning_rate),
+        *(bits, layers, activation_bits, keep_ends),
+    )
+    training = Training(batch, distillation, seed, threads, shift)
+    with progress_bar() as progress:
+        network, document = finetune_document(
+            *(source, plan, training, samples, labels, test, test_labels, progress)
+        )
+    save_network(network, output)
+    text = json.dumps(document, indent=1) + "\n"
+    if json_path == "-":
+        click.echo(text, nl=False)
+        return
+    console().print(finetune_table(document))
     click.echo(f"written: {output}")
     if json_path:
         write_text(json_path, text)
@@ -575,8 +834,9 @@ def export(
 def synth(hardware: str, json_path: str | None) -> None:
     """Area of the Verilog by module and by kind of PE, as Yosys counts it.
 
-    Generic gates and flip-flops, and LUTs, flip-flops, carry cells and RAM blocks of an iCE40. The
-    hierarchy is kept; memories outside the engine are not counted.
+    Generic gates, flip-flops and bits of memories, and LUTs, flip-flops, carry cells and RAM blocks
+    of an iCE40, for the whole accelerator. The hierarchy is kept. Of the weight buffer half are
+    entry streams, a quarter each feed words and parameters.
     """
     from napier.output import check_writable, write_text
     from napier.synthesis import synthesis_table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -75,7 +76,10 @@ def load_model(model: str | None) -> Network:
     if path.suffix == ".npz":
         return load_network(path)
     if path.suffix == ".onnx":
-        raise UnsupportedError(f"{model}: ONNX files are not read yet; export to .tflite instead")
+        raise UnsupportedError(
+            f"{model}: an ONNX file holds a float network, and Napier computes on integers; make"
+            " one of it with `napier quantize`"
+        )
     raise ModelError(
         f"{model}: unknown kind of model file '{path.suffix}'; .tflite and .npz are read"
     )
@@ -111,15 +115,26 @@ def load_samples(network: Network, paths: tuple[str, ...]) -> Samples:
     InputError
         Wrong number of files, shape, type or code range.
     """
-    if len(paths) != len(network.inputs):
-        names = ", ".join(network.tensors[index].name for index in network.inputs)
+    tensors = [network.tensors[index] for index in network.inputs]
+    return fitted_inputs(network.name, tensors, paths)
+
+
+def fitted_inputs(name: str, tensors: Sequence[Tensor], paths: tuple[str, ...]) -> Samples:
+    """Load one .npy file for each of the inputs `tensors` of the network `name`.
+
+    Raises
+    ------
+    InputError
+        Wrong number of files, shape, type or code range.
+    """
+    if len(paths) != len(tensors):
+        names = ", ".join(tensor.name for tensor in tensors)
         raise InputError(
-            f"--input was given {len(paths)} times but {network.name} has "
-            f"{len(network.inputs)} inputs ({names}); give one .npy file for each, in this order"
+            f"--input was given {len(paths)} times but {name} has "
+            f"{len(tensors)} inputs ({names}); give one .npy file for each, in this order"
         )
     arrays = tuple(
-        _fit(load_array(path), network.tensors[index], path)
-        for path, index in zip(paths, network.inputs, strict=True)
+        _fit(load_array(path), tensor, path) for path, tensor in zip(paths, tensors, strict=True)
     )
     counts = {len(array) for array in arrays}
     if len(counts) > 1:
@@ -152,9 +167,14 @@ def _fit(array: Array, tensor: Tensor, path: str) -> Array:
         array = array[np.newaxis]
     if array.shape[1:] != sample_shape or array.ndim != len(tensor.shape) or len(array) == 0:
         wanted = ", ".join(["N", *map(str, sample_shape)])
+        channels_first = array.ndim == 4 and array.shape[2:] + array.shape[1:2] == sample_shape
+        way_out = (
+            "bring channels last, x.transpose(0, 2, 3, 1)"
+            if channels_first
+            else "reshape the array"
+        )
         raise InputError(
-            f"{path} has shape {array.shape} but input {tensor.name} takes ({wanted}); "
-            "reshape the array"
+            f"{path} has shape {array.shape} but input {tensor.name} takes ({wanted}); {way_out}"
         )
     dtype = DTYPES[tensor.dtype]
     if array.dtype == dtype:

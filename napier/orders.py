@@ -7,6 +7,7 @@ end leaves the accumulator on the way. Every layer gets the golden model's activ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -16,52 +17,91 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from golden.network import Conv2D, Network, WeightedLayer
+from golden.network import Conv2D, WeightedLayer
 from golden.run import run as run_golden
-from napier.loading import Samples
 from napier.report import human
+from napier.width_sweep import Results, Sweep
 from simulator.certificate_kernels import COUNTS, ORDERS, RULES, compare_orders
 
 Array = NDArray[Any]
 Document = dict[str, Any]
 Progress = Callable[[int, int, str], None]
 
+SECONDS_BETWEEN_WRITES = 1
+
 
 def orders_document(
-    network: Network, samples: Samples, first: int, last: int, progress: Progress | None = None
+    sweep: Sweep, results_path: str | None = None, progress: Progress | None = None
 ) -> list[Document]:
-    """Count overflows of every order, rule and width from `last` down to `first` bits.
+    """Count overflows of every order, rule and width of a sweep.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        Its network, samples and widths; every step adds a product.
+    results_path : str or None
+        The results of the sweep; holds the counts of the samples that are done as well.
+    progress : callable or None
+        Called as (done, total, what).
 
     Returns
     -------
     list of dict
         acc_bits, acc_overflow, order, and the counts over all outputs of all layers and samples:
-        events, outputs_affected, transient, persistent, and outputs_wrong (another final sum).
+        events, outputs_affected, transient, persistent, outputs_wrong (another final sum), and
+        transient_removed: share of the declared order's transient overflows that are gone.
+
+    Raises
+    ------
+    InputError
+        Where the results are another sweep's, or none.
+    OutputError
+        Where the results cannot be written.
     """
-    acc_bits = np.arange(last, first - 1, -1)
-    counts = np.zeros((len(acc_bits), len(RULES), len(ORDERS), len(COUNTS)), dtype=np.int64)
-    for sample in range(samples.count):
-        batch = [array[sample : sample + 1] for array in samples.arrays]
-        tensors = run_golden(network, batch, keep_tensors=True).tensors
-        for index, layer in enumerate(network.layers):
-            if not isinstance(layer, WeightedLayer):
-                continue
-            if progress is not None:
-                done = sample * len(network.layers) + index
-                progress(done, samples.count * len(network.layers), f"orders, {layer.name}")
-            for operands, weights in _products(layer, tensors[layer.inputs[0]]):
-                compare_orders(operands, weights, acc_bits, counts)
+    results = Results(sweep, results_path)
+    acc_bits = np.arange(sweep.last, sweep.first - 1, -1)
+    state = results.document["orders"]
+    if state is None or (state["first"], state["last"]) != (sweep.first, sweep.last):
+        shape = (len(acc_bits), len(RULES), len(ORDERS), len(COUNTS))
+        state = {"first": sweep.first, "last": sweep.last, "samples": 0, "counts": np.zeros(shape)}
+    counts = np.array(state["counts"], dtype=np.int64)
+    written = monotonic()
+    for sample in range(state["samples"], sweep.samples.count):
+        if progress is not None:
+            progress(sample, sweep.samples.count, "orders of addition")
+        _add_sample(sweep, sample, acc_bits, counts)
+        results.document["orders"] = {**state, "samples": sample + 1, "counts": counts.tolist()}
+        if sample + 1 == sweep.samples.count or monotonic() > written + SECONDS_BETWEEN_WRITES:
+            results.write()
+            written = monotonic()
     return [
         {
             "acc_bits": int(bits),
             "acc_overflow": rule,
             "order": order,
             **dict(zip(COUNTS, counts[i, j, k].tolist(), strict=True)),
+            "transient_removed": _removed(counts[i, j, :, COUNTS.index("transient")], k),
         }
         for i, bits in enumerate(acc_bits)
         for j, rule in enumerate(RULES)
         for k, order in enumerate(ORDERS)
     ]
+
+
+def _removed(transient: Array, order: int) -> float | None:
+    """Share of the declared order's transient overflows that another order does not have."""
+    declared = int(transient[ORDERS.index("declared")])
+    return 1 - int(transient[order]) / declared if declared else None
+
+
+def _add_sample(sweep: Sweep, sample: int, acc_bits: Array, counts: Array) -> None:
+    """Add what every layer does with one sample."""
+    batch = [array[sample : sample + 1] for array in sweep.samples.arrays]
+    tensors = run_golden(sweep.network, batch, keep_tensors=True).tensors
+    for layer in sweep.network.layers:
+        if isinstance(layer, WeightedLayer):
+            for operands, weights in _products(layer, tensors[layer.inputs[0]]):
+                compare_orders(operands, weights, acc_bits, counts)
 
 
 def _products(layer: WeightedLayer, x: Array) -> Iterator[tuple[Array, Array]]:
@@ -88,14 +128,16 @@ def orders_table(points: list[Document]) -> RenderableType:
     table.add_column("bits", justify="right")
     table.add_column("rule", no_wrap=True)
     table.add_column("order", no_wrap=True)
-    for heading in ("events", "outputs", "transient", "persistent", "wrong"):
+    for heading in ("events", "outputs", "transient", "removed", "persistent", "wrong"):
         table.add_column(heading, justify="right", no_wrap=True)
     for point in points:
+        removed, texts = point["transient_removed"], [human(point[name]) for name in COUNTS]
+        texts.insert(3, "-" if removed is None else f"{100 * removed:.0f}%")
         table.add_row(
             str(point["acc_bits"]),
             point["acc_overflow"],
             point["order"],
-            *(human(point[name]) for name in COUNTS),
+            *texts,
             style="green" if point["outputs_wrong"] == 0 else None,
         )
     headline = "orders of addition, products, every layer on the golden model's activations"

@@ -21,11 +21,9 @@ from napier.report import LONGEST_NAME, human, human_energy, shorten
 from napier.width_sweep import (
     ACC_BITS,
     RULES,
-    Reference,
     Results,
     Sweep,
     run_layers,
-    run_reference,
     scores,
 )
 from simulator.energy import layer_energy, load_table
@@ -66,7 +64,6 @@ class _Search:
 
     sweep: Sweep
     results: Results
-    exact: Reference
     tolerance: float
     measure: str
     reference: float
@@ -91,13 +88,11 @@ class _Search:
         for trial in self.results.document["trials"]:
             if trial["acc_overflow"] == rule and trial["layer_bits"] == bits:
                 return dict(trial)
-        outputs, _ = run_layers(
-            self.sweep, lambda index: self.sweep.machine(widths[index], rule), self.exact
-        )
+        outputs, _ = run_layers(self.sweep, lambda index: self.sweep.machine(widths[index], rule))
         trial = {
             "acc_overflow": rule,
             "layer_bits": bits,
-            **scores(self.sweep, outputs, self.exact.outputs),
+            **scores(self.sweep, outputs),
         }
         self.results.keep("trials", trial)
         return trial
@@ -144,14 +139,11 @@ def search_widths(
         A layer that the hardware cannot hold.
     """
     check_tolerance(tolerance)
-    exact = run_reference(sweep)
     measure = "top1_agreement" if sweep.labels is None else "accuracy"
-    reference: float = scores(sweep, exact.outputs, exact.outputs)[measure]
+    reference: float = scores(sweep, sweep.reference.outputs)[measure]
     run = simulate(sweep.network, sweep.hardware, values=False)
     events = {index: run.layers[index].timing.events for index in proved}
-    search = _Search(
-        sweep, Results(sweep, results_path), exact, tolerance, measure, reference, events
-    )
+    search = _Search(sweep, Results(sweep, results_path), tolerance, measure, reference, events)
     return {
         "tolerance": tolerance,
         "measure": measure,

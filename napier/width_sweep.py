@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,12 @@ from rich.text import Text
 
 from golden.errors import InputError
 from golden.network import Network, WeightedLayer
-from golden.run import run as run_golden
 from napier.loading import Samples
 from napier.output import write_text
 from napier.report import human
-from napier.widths import unlimited
+from napier.widths import Observed, observe
 from simulator.hardware import Hardware
-from simulator.results import AccumulatorValues
-from simulator.values import accumulate, count_overflows
+from simulator.values import count_overflows
 from simulator.vector import run_vector
 
 Array = NDArray[Any]
@@ -59,6 +58,8 @@ class Sweep:
         Narrowest and widest accumulator, both included.
     labels : (samples,) integer array or None
         Classes, for the accuracy.
+    observed : Observed or None
+        What `observe` made of the samples on this hardware, where that is known already.
     """
 
     network: Network
@@ -67,6 +68,25 @@ class Sweep:
     first: int
     last: int
     labels: Array | None = None
+    observed: Observed | None = None
+
+    @cached_property
+    def reference(self) -> Observed:
+        """What accumulators that hold every sum do with the samples.
+
+        Raises
+        ------
+        InputError
+            Labels beyond the classes of the first output.
+        """
+        found = self.observed or observe(self.network, self.samples, self.hardware)
+        classes = found.outputs.shape[1]
+        if self.labels is not None and self.labels.max() >= classes:
+            raise InputError(
+                f"--labels reach {self.labels.max()} but the first output of {self.network.name}"
+                f" has {classes} classes, 0 to {classes - 1}; give labels of this model"
+            )
+        return found
 
     def machine(self, acc_bits: int, acc_overflow: str) -> Hardware:
         """Return the hardware with other accumulators."""
@@ -96,7 +116,7 @@ class Sweep:
 
 
 class Results:
-    """Finished points of a sweep and trials of a search, in a file where one is named.
+    """Finished points of a sweep, trials of a search and orders, in a file where one is named.
 
     Parameters
     ----------
@@ -118,11 +138,13 @@ class Results:
             "samples": sweep.samples.count,
             "points": [],
             "trials": [],
+            "orders": None,
         }
         if path is not None and Path(path).exists():
             earlier = _earlier_results(self.document["key"], path)
             self.document["points"] = earlier["points"]
             self.document["trials"] = earlier.get("trials", [])
+            self.document["orders"] = earlier.get("orders")
 
     def keep(self, kind: str, entry: Document) -> None:
         """Add a finished entry of "points" or "trials".
@@ -133,6 +155,16 @@ class Results:
             Where the file cannot be written.
         """
         self.document[kind].append(entry)
+        self.write()
+
+    def write(self) -> None:
+        """Write the file, if there is one.
+
+        Raises
+        ------
+        OutputError
+            Where it cannot be written.
+        """
         if self.path is not None:
             write_text(self.path, json.dumps(self.document, indent=1) + "\n")
 
@@ -185,16 +217,13 @@ def run_sweep(
     results = Results(sweep, results_path)
     finished = {(p["acc_bits"], p["acc_overflow"]): p for p in results.document["points"]}
     machines = list(sweep.points())
-    reference: Reference | None = None
     points = []
     for done, machine in enumerate(machines):
         bits, rule = machine.array.acc_bits, machine.array.acc_overflow
         if progress is not None:
             progress(done, len(machines), f"{bits} bits, {rule}")
         if (bits, rule) not in finished:
-            if reference is None:
-                reference = run_reference(sweep)
-            finished[bits, rule] = _run_point(sweep, machine, reference)
+            finished[bits, rule] = _run_point(sweep, machine)
             results.keep("points", finished[bits, rule])
         points.append(finished[bits, rule])
     kept = ("schema", "key", "samples")
@@ -238,6 +267,10 @@ def _earlier_results(key: Document, path: str) -> Document:
                     trial["top1_agreement"],
                     trial["accuracy"],
                 )
+            orders = earlier.get("orders")
+            if orders is not None:
+                orders["first"], orders["last"], orders["samples"]
+                np.array(orders["counts"], dtype=np.int64)
             return earlier
     except (ValueError, TypeError, KeyError, OSError):
         raise InputError(
@@ -252,76 +285,16 @@ def _earlier_results(key: Document, path: str) -> Document:
 # -- one point ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What accumulators that hold every sum do with the samples.
-
-    Parameters
-    ----------
-    outputs : (samples, codes) array
-        First output of the golden model.
-    needed_bits : dict of int to (samples,) int array
-        By the index of every layer that multiplies: the smallest accumulator in which no step of
-        the sample overflows. A sample whose layers all have that much gives `outputs`.
-    """
-
-    outputs: Array
-    needed_bits: dict[int, Array]
-
-
-def run_reference(sweep: Sweep) -> Reference:
-    """Run all samples without limits.
-
-    Raises
-    ------
-    InputError
-        Labels beyond the classes of the first output.
-    """
-    network, machine = sweep.network, unlimited(sweep.hardware)
-    outputs: list[Array] = []
-    needed_bits: dict[int, list[Array]] = {index: [] for index in _weighted(network)}
-    for start in range(0, sweep.samples.count, BATCH_SAMPLES):
-        batch = [array[start : start + BATCH_SAMPLES] for array in sweep.samples.arrays]
-        found = run_golden(network, batch, keep_tensors=True)
-        outputs.append(found.outputs[0].reshape(len(batch[0]), -1))
-        for index, bits in needed_bits.items():
-            layer = network.layers[index]
-            assert isinstance(layer, WeightedLayer)
-            values = accumulate(layer, found.tensors[layer.inputs[0]], machine)
-            bits.append(_sample_bits(values, len(batch[0])))
-    exact = np.concatenate(outputs)
-    if sweep.labels is not None and sweep.labels.max() >= exact.shape[1]:
-        raise InputError(
-            f"--labels reach {sweep.labels.max()} but the first output of {network.name} has"
-            f" {exact.shape[1]} classes, 0 to {exact.shape[1] - 1}; give labels of this model"
-        )
-    return Reference(exact, {index: np.concatenate(bits) for index, bits in needed_bits.items()})
-
-
-def _weighted(network: Network) -> list[int]:
-    """List the layers that multiply."""
-    return [i for i, layer in enumerate(network.layers) if isinstance(layer, WeightedLayer)]
-
-
-def _sample_bits(values: AccumulatorValues, samples: int) -> Array:
-    """Width that holds every prefix of each sample."""
-    low = values.minimum.reshape(samples, -1).min(axis=1)
-    high = values.maximum.reshape(samples, -1).max(axis=1)
-    powers = 1 << np.arange(62, dtype=np.int64)
-    bits: Array = 1 + np.searchsorted(powers, np.maximum(-1 - low, high), side="right")
-    return bits
-
-
-def _run_point(sweep: Sweep, hardware: Hardware, reference: Reference) -> Document:
+def _run_point(sweep: Sweep, hardware: Hardware) -> Document:
     """Run all samples with one accumulator in every layer; sums go on as that leaves them."""
-    narrow, counts = run_layers(sweep, lambda index: hardware, reference)
+    narrow, counts = run_layers(sweep, lambda index: hardware)
     total = np.sum(list(counts.values()), axis=0).tolist()
     return {
         "acc_bits": hardware.array.acc_bits,
         "acc_overflow": hardware.array.acc_overflow,
         **dict(zip(COUNTS, total, strict=True)),
-        "samples_changed": int((narrow != reference.outputs).any(axis=1).sum()),
-        **scores(sweep, narrow, reference.outputs),
+        "samples_changed": int((narrow != sweep.reference.outputs).any(axis=1).sum()),
+        **scores(sweep, narrow),
         "layers": [
             {
                 "index": index,
@@ -334,17 +307,18 @@ def _run_point(sweep: Sweep, hardware: Hardware, reference: Reference) -> Docume
 
 
 def run_layers(
-    sweep: Sweep, machine_of: Callable[[int], Hardware], reference: Reference
+    sweep: Sweep, machine_of: Callable[[int], Hardware]
 ) -> tuple[Array, dict[int, Array]]:
     """Run all samples, every layer on a hardware of its own.
+
+    A sample that fits all its accumulators gives the reference; only the others are run. Where
+    steps are spilled, all are.
 
     Parameters
     ----------
     sweep : Sweep
     machine_of : callable
         The hardware of the layer with this index.
-    reference : Reference
-        Samples that fit its accumulators are not run again; where steps are spilled, all are.
 
     Returns
     -------
@@ -353,10 +327,11 @@ def run_layers(
     counts : dict of int to (4,) int array
         `COUNTS` of every layer that multiplies.
     """
-    counts = {index: np.zeros(len(COUNTS), dtype=np.int64) for index in reference.needed_bits}
+    reference = sweep.reference
+    counts = {index: np.zeros(len(COUNTS), dtype=np.int64) for index in reference.layers}
     overflows = np.full(sweep.samples.count, bool(sweep.hardware.array.spill_interval))
-    for index, bits in reference.needed_bits.items():
-        overflows |= bits > machine_of(index).array.acc_bits
+    for index, seen in reference.layers.items():
+        overflows |= seen.sample_bits > machine_of(index).array.acc_bits
     outputs, chosen = reference.outputs.copy(), np.flatnonzero(overflows)
     for start in range(0, len(chosen), BATCH_SAMPLES):
         part = chosen[start : start + BATCH_SAMPLES]
@@ -368,12 +343,12 @@ def run_layers(
     return outputs, counts
 
 
-def scores(sweep: Sweep, outputs: Array, exact: Array) -> Document:
+def scores(sweep: Sweep, outputs: Array) -> Document:
     """Share of samples with the golden model's top-1, and with that of the labels."""
     choices = outputs.argmax(axis=1)
     accuracy = None if sweep.labels is None else float(np.mean(choices == sweep.labels))
     return {
-        "top1_agreement": float(np.mean(choices == exact.argmax(axis=1))),
+        "top1_agreement": float(np.mean(choices == sweep.reference.outputs.argmax(axis=1))),
         "accuracy": accuracy,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from napier.loading import Samples
 from napier.output import replacing
 from napier.report import LONGEST_NAME, SHORT_OPS, shorten
 from simulator.hardware import Hardware, check_layer_fits, load_hardware
-from simulator.values import accumulate
+from simulator.results import AccumulatorValues
 
 Array = NDArray[Any]
 Document = dict[str, Any]
@@ -64,11 +64,30 @@ class Observation:
         Smallest and largest input code.
     minimum, maximum : (out_channels,) int64 array
         Extremes over all prefixes of the accumulator, its initial 0 included.
+    sample_bits : (samples,) int64 array
+        Smallest accumulator in which no step of the sample overflows.
     """
 
     codes: Range
     minimum: Array
     maximum: Array
+    sample_bits: Array
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What accumulators that hold every sum did with the samples.
+
+    Parameters
+    ----------
+    layers : dict of int to Observation
+        By the index of every layer that multiplies.
+    outputs : (samples, codes) array
+        First output of the golden model.
+    """
+
+    layers: dict[int, Observation]
+    outputs: Array
 
 
 # -- the document ---------------------------------------------------------------------------------
@@ -81,6 +100,7 @@ def widths_document(
     hardware: Hardware | None = None,
     witness_folder: str | None = None,
     progress: Progress | None = None,
+    observed: Observed | None = None,
 ) -> Document:
     """Certify every layer that multiplies.
 
@@ -96,6 +116,8 @@ def widths_document(
         Where a file of witnesses for each layer goes.
     progress : callable or None
         Called as (done, total, what).
+    observed : Observed or None
+        What `observe` made of the samples, where that is known already.
 
     Returns
     -------
@@ -124,8 +146,10 @@ def widths_document(
         for _, layer in layers:
             check_layer_fits(layer, hardware, network.tensors[layer.inputs[0]].dtype)
     if witness_folder is not None:
-        _prepare_folder(witness_folder)
-    seen = {} if samples is None else observe(network, samples, hardware, progress)
+        prepare_folder(witness_folder)
+    if observed is None and samples is not None:
+        observed = observe(network, samples, hardware, progress)
+    seen = {} if observed is None else observed.layers
     ranges: dict[int, Range | None] = {index: found.codes for index, found in seen.items()}
     if activation_range != "calibrated":
         clamps = clamp_ranges(network)
@@ -282,23 +306,29 @@ def observe(
     samples: Samples,
     hardware: Hardware | None = None,
     progress: Progress | None = None,
-) -> dict[int, Observation]:
-    """Run the samples and keep what every layer that multiplies saw, by its index.
+) -> Observed:
+    """Run the samples and keep what every layer that multiplies saw.
 
     The accumulators have no width; they add what a step of the hardware's PE adds, products where
     no hardware is given.
     """
+    from simulator.values import accumulate  # Numba: a certificate does without
+
     machine = unlimited(load_hardware("mac16x16") if hardware is None else hardware)
     found: dict[int, Observation] = {}
+    outputs: list[Array] = []
     for start in range(0, samples.count, BATCH_SAMPLES):
         if progress is not None:
             progress(start, samples.count, "observing samples")
         batch = [array[start : start + BATCH_SAMPLES] for array in samples.arrays]
-        tensors = run_golden(network, batch, keep_tensors=True).tensors
+        result = run_golden(network, batch, keep_tensors=True)
+        outputs.append(result.outputs[0].reshape(len(batch[0]), -1))
         for index, layer in enumerate(network.layers):
             if isinstance(layer, WeightedLayer):
-                found[index] = _observed(layer, tensors[layer.inputs[0]], machine, found.get(index))
-    return found
+                x = result.tensors[layer.inputs[0]]
+                values = accumulate(layer, x, machine)
+                found[index] = _observed(x, values, len(batch[0]), found.get(index))
+    return Observed(found, np.concatenate(outputs))
 
 
 def unlimited(hardware: Hardware) -> Hardware:
@@ -308,20 +338,19 @@ def unlimited(hardware: Hardware) -> Hardware:
 
 
 def _observed(
-    layer: WeightedLayer, x: Array, hardware: Hardware, earlier: Observation | None
+    x: Array, values: AccumulatorValues, samples: int, earlier: Observation | None
 ) -> Observation:
-    values = accumulate(layer, x, hardware)
-    outputs = tuple(range(values.minimum.ndim - 1))
-    seen = Observation(
-        observed_range(x), values.minimum.min(axis=outputs), values.maximum.max(axis=outputs)
-    )
+    shape = (samples, -1, values.minimum.shape[-1])
+    low, high = values.minimum.reshape(shape).min(axis=1), values.maximum.reshape(shape).max(axis=1)
+    bits = np.array(_bits(low.min(axis=1), high.max(axis=1)), dtype=np.int64)
+    seen = Observation(observed_range(x), low.min(axis=0), high.max(axis=0), bits)
     if earlier is None:
         return seen
-    return replace(
-        seen,
+    return Observation(
         codes=observed_range(x, earlier.codes),
         minimum=np.minimum(seen.minimum, earlier.minimum),
         maximum=np.maximum(seen.maximum, earlier.maximum),
+        sample_bits=np.concatenate([earlier.sample_bits, seen.sample_bits]),
     )
 
 
@@ -382,6 +411,8 @@ def sums_histogram(network: Network, samples: Samples, index: int) -> Document:
         index, name, bits (1, 2 ... up to the widest), and for each of them `negative` and
         `not_negative`: the sums that need exactly so many bits.
     """
+    from simulator.values import accumulate
+
     layer = network.layers[index]
     assert isinstance(layer, WeightedLayer)
     machine = unlimited(load_hardware("mac16x16"))
@@ -408,7 +439,7 @@ def sums_histogram(network: Network, samples: Samples, index: int) -> Document:
 # -- witnesses ------------------------------------------------------------------------------------
 
 
-def _prepare_folder(folder: str) -> None:
+def prepare_folder(folder: str) -> None:
     """Make the folder of the witnesses, or say why it cannot be one."""
     path = Path(folder)
     try:

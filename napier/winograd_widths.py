@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from golden.winograd import (
     certify_winograd,
     choose_named,
     stages_of,
+    weight_terms,
     winograd_witness,
 )
 from napier.output import replacing
@@ -111,10 +113,16 @@ def _entry(
         "divisor": transform.divisor,
         "shift": transform.shift,
         "wrapped_bits": int(certificate.wrapped_bits.max()),
+        "terms": _terms_entry(layer, transform),
         "stages": {stage: _stage_entry(certificate, stage) for stage in certificate.lo},
         "witness_file": file,
         "channels": _channel_entries(certificate),
     }
+
+
+def _terms_entry(layer: Conv2D, transform: Transform) -> Document:
+    terms = weight_terms(transform, layer.weights.astype(np.int64) - layer.weight_zero_point)
+    return {**asdict(terms), "saving": terms.saving}
 
 
 def _stage_entry(certificate: WinogradCertificate, stage: str) -> Document:
@@ -199,7 +207,7 @@ def _rows(layers: list[Document]) -> Table:
     table.add_column("#", justify="right", style="dim", no_wrap=True)
     table.add_column("layer", ratio=1, no_wrap=True)
     table.add_column("transform", no_wrap=True)
-    for heading in (*HEADINGS.values(), "wrap"):
+    for heading in (*HEADINGS.values(), "wrap", "terms"):
         table.add_column(heading, justify="right", no_wrap=True)
     for layer in layers:
         entry = layer["winograd"]
@@ -210,5 +218,6 @@ def _rows(layers: list[Document]) -> Table:
             entry["transform"].removesuffix(" complex"),
             *(str(stages[stage]["bits"]) if stage in stages else "-" for stage in HEADINGS),
             str(entry["wrapped_bits"]),
+            f"{entry['terms']['saving']:.2f}x",
         )
     return table

@@ -174,7 +174,7 @@ for rule in search["rules"]:
 # %%
 few = Samples((images[:20],), "20 test images")
 print("bits  rule      order     transient  wrong sums")
-for point in orders_document(network, few, 16, 17):
+for point in orders_document(Sweep(network, few, napier.load_hardware("mac4x4"), 16, 17)):
     print(
         f"{point['acc_bits']:4}  {point['acc_overflow']:8}  {point['order']:8}"
         f" {point['transient']:10} {point['outputs_wrong']:11}"

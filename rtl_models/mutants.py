@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import json
 import random
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,11 +38,14 @@ SELECT = "mutant_select"
 """Input of the mutated netlist: 0 is the module as it is, i the i-th mutant."""
 
 SELECT_BITS = 16
+PRESET = "preset"
+"""Input of the netlist: registers load `preset_value`."""
+
 MOST_MUTANTS = 10_000_000
 """More than any module has: Yosys 0.23 may search forever for a list that is nearly all of them."""
 
 PROVEN = "SAT proof finished - no model found: SUCCESS!"
-PROOF_TIMEOUT_SECONDS = 60
+PROOF_TIMEOUT_SECONDS = 150
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,20 @@ class Subject:
     stimuli : function of (Dut, random.Random, int)
         Drives so many cycles of legal inputs.
     gates : mapping of str to str
-        Outputs that mean something only while another output is not zero.
+        Outputs that mean something only while another output is not zero. Behind the name of the
+        other, ``[]`` says that each of its bits speaks for a slice of its own.
     registers : bool
         Compare every register in every cycle, as our benches of the module do, and not only the
         outputs.
+    watched : tuple of str
+        Registers that are compared beside the outputs: counters whose carries would be seen there
+        only after millions of cycles.
+    presets : tuple of str
+        Registers that the stimuli may load (`Dut.preset`), for the same reason.
     kept : tuple of str
         Modules below that are not mutated: they are subjects themselves.
+    deep_proofs : bool
+        Whether what these do with a difference is looked at by the proofs.
     legal : str
         Verilog condition on the ports that the module may rely on; the proofs assume it.
     invariant : str
@@ -82,7 +94,10 @@ class Subject:
     stimuli: Callable[[Dut, random.Random, int], None]
     gates: Mapping[str, str] = field(default_factory=dict)
     registers: bool = False
+    watched: tuple[str, ...] = ()
+    presets: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    deep_proofs: bool = True
     legal: str = "1'b1"
     invariant: str = ""
     begins: str = "1'b0"
@@ -202,24 +217,14 @@ class Netlist:
     def __init__(self, subject: Subject, folder: Path, mutants: int, seed: int) -> None:
         self.subject, self.folder = subject, folder
         folder.mkdir(parents=True, exist_ok=True)
-        settings = "".join(f" -set {name} {value}" for name, value in subject.parameters.items())
-        files = " ".join(f'"{path}"' for path in sources(subject.module))
-        # Enables and resets become gates, so that they are mutated too.
-        _yosys(
-            f"read_verilog -sv -DSYNTHESIS {files};"
-            + (f" chparam{settings} {subject.module};" if settings else "")
-            + f" hierarchy -check -top {subject.module}; rename -top {TOP};"
-            + "".join(
-                f" proc *{name}; select *{name}; write_verilog -noattr -selected {folder}/{name}.v;"
-                f" select -clear; blackbox *{name};"
-                for name in subject.kept
-            )
-            + f" synth -flatten -top {TOP}; dfflegalize -cell $_DFF_P_ x;"
-            f" abc -g gates; splitnets; opt_clean -purge; write_json {folder}/gates.json"
-        )
+        self.kept_files: tuple[Path, ...] = ()
+        self._kept: tuple[str, ...] = ()
+        self._synthesise()
         self._plain = json.loads((folder / "gates.json").read_text())
-        if subject.registers:
+        if subject.registers or subject.watched:
             self._show_registers()
+        if subject.presets:
+            self._add_presets()
         (folder / "plain.json").write_text(json.dumps(self._plain))
         _yosys(
             f"read_json {folder}/plain.json; write_rtlil {folder}/plain.il;"
@@ -227,7 +232,12 @@ class Netlist:
         )
         lines = (folder / "list.ys").read_text().splitlines()
         # A fault of a clock pin is a fault of the clock tree, not of the logic.
-        options = [line.removeprefix("mutate ") for line in lines if " -port C " not in line]
+        untouched = (" -port C ", " -port \\C ", f" {PRESET}", " \\clk ")
+        options = [
+            line.removeprefix("mutate ")
+            for line in lines
+            if not any(word in line for word in untouched)
+        ]
         options = random.Random(seed).sample(options, min(mutants, len(options)))
         self.mutants = [Mutant(number, text) for number, text in enumerate(options, 1)]
         script = [f"read_rtlil {folder}/plain.il"]
@@ -239,18 +249,90 @@ class Netlist:
         _yosys(f"script {folder}/mutants.ys")
         self.ports = read_ports(self._plain["modules"][TOP])
 
+    def _synthesise(self) -> None:
+        """Write gates.json, and kept.v with the modules that stay as they are."""
+        subject, folder = self.subject, self.folder
+        settings = "".join(f" -set {name} {value}" for name, value in subject.parameters.items())
+        files = " ".join(f'"{path}"' for path in sources(subject.module))
+        script = (
+            f"read_verilog -sv -DSYNTHESIS {files};"
+            + (f" chparam{settings} {subject.module};" if settings else "")
+            + f" hierarchy -check -top {subject.module}; rename -top {TOP};"
+        )
+        if subject.kept:
+            _yosys(f"{script} tee -o {folder}/modules.txt ls")
+            found = (folder / "modules.txt").read_text().split()
+            # As it is, or with parameters: $paramod\\name\\A=1, $paramod$<hash>\\name
+            self._kept = tuple(
+                name for name in found if set(name.split("\\")) & set(subject.kept) and name != TOP
+            )
+            patterns = " ".join(re.sub(r"\W", "?", name) for name in self._kept)
+            self.kept_files = (folder / "kept.v",)
+            script += (
+                f" proc {patterns}; select {patterns}; write_verilog -noattr -selected"
+                f" {folder}/kept.v; select -clear; blackbox {patterns};"
+            )
+        for name in dict.fromkeys((*subject.presets, *subject.watched)):
+            script += f" setattr -set keep 1 */w:{name};"
+        # Enables and resets become gates, so that they are mutated too.
+        _yosys(
+            f"{script} synth -flatten -top {TOP}; dfflegalize -cell $_DFF_P_ x;"
+            f" abc -g gates; splitnets; opt_clean -purge; write_json {folder}/gates.json"
+        )
+
+    def _flip_flops(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Flip-flops of registers, by the last part of their names."""
+        module = self._plain["modules"][TOP]
+        cells = {
+            cell["connections"]["Q"][0]: cell
+            for cell in module["cells"].values()
+            if cell["type"] == "$_DFF_P_"
+        }
+        wires = {
+            name: wire["bits"][0]
+            for name, wire in sorted(module["netnames"].items())
+            if not wire["hide_name"] and re.sub(r"\[\d+\]$", "", name).split(".")[-1] in names
+        }
+        return list({bit: cells[bit] for bit in wires.values() if bit in cells}.values())
+
     def _show_registers(self) -> None:
-        """Add an output of all registers."""
+        """Add an output of all registers, or of those that are watched."""
         module = self._plain["modules"][TOP]
         cells = [cell for _, cell in sorted(module["cells"].items()) if cell["type"] == "$_DFF_P_"]
+        if not self.subject.registers:
+            cells = self._flip_flops(self.subject.watched)
         bits = [bit for cell in cells for bit in cell["connections"]["Q"]]
         module["ports"]["registers"] = {"direction": "output", "bits": bits}
+
+    def _add_presets(self) -> None:
+        """Let registers load a value; the gates that do it are not mutated."""
+        module = self._plain["modules"][TOP]
+        cells = self._flip_flops(self.subject.presets)
+        used = [bit for wire in module["netnames"].values() for bit in wire["bits"]]
+        net = 1 + max(bit for bit in used if isinstance(bit, int))
+        ports = {PRESET: [net], f"{PRESET}_value": list(range(net + 1, net + 1 + len(cells)))}
+        for name, bits in ports.items():
+            module["ports"][name] = {"direction": "input", "bits": bits}
+        net += 1 + len(cells)
+        for place, cell in enumerate(cells):
+            pins = {"A": cell["connections"]["D"], "B": [ports[f"{PRESET}_value"][place]]}
+            pins |= {"S": [ports[PRESET][0]], "Y": [net + place]}
+            cell["connections"]["D"] = [net + place]
+            module["cells"][f"{PRESET}_{place}"] = {
+                "hide_name": 0,
+                "type": "$_MUX_",
+                "parameters": {},
+                "attributes": {},
+                "port_directions": {"A": "input", "B": "input", "S": "input", "Y": "output"},
+                "connections": pins,
+            }
 
     def is_equivalent(self, mutant: Mutant) -> bool:
         """Whether the mutant has the module's outputs and next states, from every state.
 
         Registers and kept modules are cut out of both netlists: what they put out is a free input
-        of both, what they take in must be equal.
+        of both, what they take in must be equal. Where that proves nothing, the kept modules come
+        back into both, and only registers are cut.
         """
         folder = self.folder / f"proof_{mutant.number}"
         folder.mkdir(exist_ok=True)
@@ -259,28 +341,63 @@ class Netlist:
             f"write_json {folder}/mutated.json\n"
         )
         _yosys(f"script {folder}/mutate.ys")
-        mutated = json.loads((folder / "mutated.json").read_text())
-        for name, design in (("gold", self._plain), ("gate", mutated)):
+        gold, gate = self.folder / "plain.json", folder / "mutated.json"
+        if self._proven(folder, gold, gate):
+            return True
+        if not self._kept or not self.subject.deep_proofs:
+            return False
+        whole = self.folder / "whole.json"
+        if not whole.exists():
+            self._fill(gold, whole)
+        self._fill(gate, folder / "whole.json")
+        return self._proven(folder, whole, folder / "whole.json")
+
+    def _fill(self, netlist: Path, whole: Path) -> None:
+        """Put the kept modules into a netlist that has been cut from them, as gates."""
+        plain = whole.with_suffix(".v")
+        _yosys(
+            f"read_json {netlist}; delete =A:blackbox; write_verilog -noattr {plain};"
+            f" design -reset; read_verilog -sv {plain} {self.kept_files[0]};"
+            f" hierarchy -check -top {TOP}; proc; flatten; memory -nomap; memory_map; techmap;"
+            f" dfflegalize -cell $_DFF_P_ x; splitnets; write_json {whole}"
+        )
+
+    def _proven(self, folder: Path, gold: Path, gate: Path) -> bool:
+        """Whether two netlists have the same outputs and next states."""
+        for name, path in (("gold", gold), ("gate", gate)):
+            design = json.loads(path.read_text())
             (folder / f"{name}.json").write_text(json.dumps(self._cut(design, name)))
         (folder / "miter.v").write_text(self._miter())
         said = _yosys(
             f"read_json {folder}/gold.json; read_json {folder}/gate.json;"
             f" read_verilog -sv -formal {folder}/miter.v; hierarchy -top miter; proc; flatten;"
-            " opt -full; sat -set-assumes -prove-asserts -timeout"
+            " opt -full; sat -set-assumes -prove-asserts -show-public -timeout"
             f" {PROOF_TIMEOUT_SECONDS} miter"
         )
+        (folder / "said.txt").write_text(said)  # tells a state and inputs that differ, if any
         return PROVEN in said
 
     def _cut(self, design: dict[str, Any], name: str) -> dict[str, Any]:
         """Turn outputs of registers and kept modules into `state`, their inputs into `next`."""
         module = json.loads(json.dumps(design["modules"][TOP]))
+        nets = {
+            wire["bits"][0]: wire_name
+            for wire_name, wire in sorted(module["netnames"].items())
+            if not wire["hide_name"]
+        }
+
+        def order(item: tuple[str, dict[str, Any]]) -> str:
+            """Sort registers by their names, which all netlists have in common."""
+            cell_name, cell = item
+            return str(nets.get(cell["connections"].get("Q", [None])[0], cell_name))
+
         state: list[Any] = []
         following: list[Any] = []
         place: dict[Any, tuple[int, int]] = {}  # register bit -> place in `state` and in `next`
-        for cell_name, cell in sorted(module["cells"].items()):
-            if not cell["type"].endswith(("$_DFF_P_", *self.subject.kept)):
+        for cell_name, cell in sorted(module["cells"].items(), key=order):
+            if cell["type"] not in ("$_DFF_P_", *self._kept):
                 continue
-            if cell["type"].endswith("$_DFF_P_"):
+            if cell["type"] == "$_DFF_P_":
                 place[cell["connections"]["Q"][0]] = len(state), len(following)
             for port, bits in sorted(cell["connections"].items()):
                 if cell["port_directions"][port] == "output":
@@ -333,10 +450,18 @@ class Netlist:
             text += f"  always @* assume (({self.subject.begins}) || now.holds);\n"
             text += "  always @* assert (after.holds);\n"
         for name in outputs:
-            gate = self.subject.gates.get(name)
-            either = f"!(|{gate}) || " if gate else ""
-            either = meaning + either if name != "next" else ""
+            either = meaning if name != "next" else ""
+            gate = self.subject.gates.get(name, "")
             same = f"{name} == mutant_{name}"
+            if gate.endswith("[]"):
+                gate = gate.removesuffix("[]")
+                bits = self.ports.outputs[name] // self.ports.outputs[gate]
+                means = ", ".join(
+                    f"{{{bits}{{{gate}[{i}]}}}}" for i in reversed(range(self.ports.outputs[gate]))
+                )
+                same = f"(({name} ^ mutant_{name}) & {{{means}}}) == 0"
+            elif gate:
+                either += f"!(|{gate}) || "
             if name == "next":
                 same = "((next ^ mutant_next) & after.matters_next) == 0"
             text += f"  always @* assert ({either}{same});\n"
@@ -441,8 +566,7 @@ def build(netlist: Netlist) -> Path:
     ToolError
         Verilator or g++ is missing or failed.
     """
-    kept = [netlist.folder / f"{name}.v" for name in netlist.subject.kept]
-    files = [netlist.folder / "mutants.v", *kept]
+    files = [netlist.folder / "mutants.v", *netlist.kept_files]
     return compile_library(TOP, files, netlist.ports, netlist.folder / "build", select=SELECT)
 
 
@@ -494,10 +618,13 @@ def compile_library(
     )
     root = _verilator_include()
     library = folder / "mutants.so"
+    # One unit: its headers take longer than most modules.
+    whole = folder / "whole.cc"
+    units = sorted(unit.name for unit in folder.glob("*.cpp"))
+    whole.write_text("".join(f'#include "{name}"\n' for name in units))
     command = ["g++", "-O1", "-shared", "-fPIC", "-std=c++17", "-pthread"]
     command += [f"-I{folder}", f"-I{root}", f"-I{root / 'vltstd'}", "-o", str(library)]
-    units = [str(unit) for unit in sorted(folder.glob("*.cpp"))]
-    _call([*command, *units, *map(str, _runtime())])
+    _call([*command, str(whole), *map(str, _runtime())])
     return library
 
 
@@ -565,6 +692,7 @@ class Dut:
 
     def __init__(self, ports: Ports, library: Path, gates: Mapping[str, str]) -> None:
         self.ports, self._gates = ports, gates
+        self._gate_ports = tuple(dict.fromkeys(gate.removesuffix("[]") for gate in gates.values()))
         self._library = ctypes.CDLL(str(library))
         self._library.create.restype = ctypes.c_void_p
         self._library.destroy.argtypes = [ctypes.c_void_p]
@@ -580,7 +708,7 @@ class Dut:
         self._in = np.zeros(_words(ports.inputs), np.uint32)
         self._out = np.zeros(_words(ports.outputs), np.uint32)
         self._rows: list[tuple[bytes, bytes, bytes]] = []
-        self._cares: dict[tuple[str, ...], bytes] = {}
+        self._cares: dict[tuple[int, ...], bytes] = {}
         self._handle = self._library.create(0)
 
     @property
@@ -622,27 +750,48 @@ class Dut:
     def cycle(self, **values: int) -> None:
         """Set inputs, record inputs and outputs, and give a clock edge."""
         self.settle(**values)
-        self._record(
-            self._care(tuple(name for name, gate in self._gates.items() if not self[gate]))
-        )
+        self._record(self._care(tuple(self[gate] for gate in self._gate_ports)))
 
     def cycle_unseen(self, **values: int) -> None:
         """Drive a cycle in which the outputs mean nothing."""
         self.settle(**values)
         self._record(bytes(self._out.nbytes))
 
+    def preset(self, rng: random.Random) -> None:
+        """Load the registers that the subject lets be loaded; the module itself ignores it."""
+        if PRESET not in self.ports.inputs:
+            return
+        bits = self.ports.inputs[f"{PRESET}_value"]
+        value = rng.getrandbits(bits)
+        for _ in range(rng.randrange(6)):  # the more ones, the further a carry goes
+            value |= rng.getrandbits(bits)
+        self.cycle(**{PRESET: 1, f"{PRESET}_value": value})
+        self.settle(**{PRESET: 0})
+
     def _record(self, cares: bytes) -> None:
         self._rows.append((self._in.tobytes(), self._out.tobytes(), cares))
         self._library.edge(self._handle)
 
-    def _care(self, ignored: tuple[str, ...]) -> bytes:
-        if ignored not in self._cares:
+    def _care(self, values: tuple[int, ...]) -> bytes:
+        """Which bits mean something while the gates have these values."""
+        if values not in self._cares:
             row = np.full(len(self._out), 0xFFFFFFFF, np.uint32)
-            for name in ignored:
+            gates = dict(zip(self._gate_ports, values, strict=True))
+            for name, text in self._gates.items():
+                gate = text.removesuffix("[]")
                 at, words = self._outputs[name]
-                row[at : at + words] = 0
-            self._cares[ignored] = row.tobytes()
-        return self._cares[ignored]
+                mask = 0
+                if gate != text:
+                    bits = self.ports.outputs[name] // self.ports.outputs[gate]
+                    for index in range(self.ports.outputs[gate]):
+                        if gates[gate] >> index & 1:
+                            mask |= (1 << bits) - 1 << bits * index
+                elif gates[gate]:
+                    mask = -1
+                mask &= (1 << 32 * words) - 1
+                row[at : at + words] = np.frombuffer(mask.to_bytes(4 * words, "little"), np.uint32)
+            self._cares[values] = row.tobytes()
+        return self._cares[values]
 
     def first_differences(self, mutants: int) -> NDArray[np.int64]:
         """Replay the record on mutants 0 to `mutants`; the first cycle that differs, or -1."""

@@ -9,8 +9,8 @@ import click
 
 from golden.errors import NapierError
 from rtl_models.ladder import digest, record_mutation
-from rtl_models.mutants import Mutant, measure
-from rtl_models.stimuli import SUBJECTS
+from rtl_models.mutants import measure
+from rtl_models.subjects import SUBJECTS
 
 
 @click.command()
@@ -35,7 +35,6 @@ def main(
         raise click.UsageError(f"no module {unknown[0]!r}; there are {', '.join(known)}")
     click.echo("| module | mutants | killed | equivalent | survived | score | last kill, cycle |")
     click.echo("|---|---|---|---|---|---|---|")
-    living: list[tuple[str, Mutant]] = []
     with TemporaryDirectory() as scratch:
         for name in names or known:
             folder = (workdir or Path(scratch)) / name.replace(" ", "_")
@@ -57,9 +56,8 @@ def main(
                     "cycles": report.cycles,
                 }
                 record_mutation(known[name].module, name, seed, figures, begun)
-            living += [(name, mutant) for mutant in report.survivors]
-    for name, mutant in living:
-        click.echo(f"survived: {name} {mutant.number}: {mutant.options}", err=True)
+            for mutant in report.survivors:
+                click.echo(f"survived: {name} {mutant.number}: {mutant.options}", err=True)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def drive_requantizer(dut: Dut, rng: Random, cycles: int) -> None:
         high = low + (1 << code_bits) - 1
         zero_point, *bounds = (rng.randint(low, high) for _ in range(3))
         minimum, maximum = (low, high) if rng.random() < 0.7 else sorted(bounds)
-        waiting = [_group(dut, rng, rounding) for _ in range(rng.randrange(1, 60))]
+        waiting = [_requantizer_inputs(dut, rng, rounding) for _ in range(rng.randrange(1, 60))]
         configuration = {
             "rst": 0,
             "cfg_rounding": rounding,
@@ -140,7 +140,7 @@ def drive_requantizer(dut: Dut, rng: Random, cycles: int) -> None:
         while (waiting or inside) and rng.random() >= RARELY:
             offered = offered or (bool(waiting) and rng.random() < next(valids))
             # What is not valid carries noise, which must not matter.
-            group = waiting[0] if offered else _group(dut, rng, rounding)
+            group = waiting[0] if offered else _requantizer_inputs(dut, rng, rounding)
             dut.cycle(
                 **configuration, **group, in_valid=offered, out_ready=rng.random() < next(readies)
             )
@@ -152,10 +152,13 @@ def drive_requantizer(dut: Dut, rng: Random, cycles: int) -> None:
             dut.cycle(rst=1)
 
 
-def _group(dut: Dut, rng: Random, rounding: int) -> dict[str, int]:
-    if rng.random() < 0.5:
-        return _near_tie(rng, rounding)
+def _requantizer_inputs(dut: Dut, rng: Random, rounding: int) -> dict[str, int]:
     bits = dut.ports.inputs["in_acc"]
+    return (near_tie if rng.random() < 0.5 else requantizer_group)(rng, rounding, bits)
+
+
+def requantizer_group(rng: Random, rounding: int, bits: int) -> dict[str, int]:
+    """Draw a result of so many bits, and parameters that mostly bring it near the codes."""
     magnitude = rng.randrange(bits)
     acc = rng.randint(-(1 << magnitude), (1 << magnitude) - 1)
     if rng.random() < 0.2:
@@ -171,7 +174,7 @@ def _group(dut: Dut, rng: Random, rounding: int) -> dict[str, int]:
     return {"in_acc": acc, "in_bias": bias, "in_multiplier": multiplier, "in_shift": shift}
 
 
-def _near_tie(rng: Random, rounding: int) -> dict[str, int]:
+def near_tie(rng: Random, rounding: int, bits: int) -> dict[str, int]:
     """Draw a sum whose product lies beside a tie of the rounding, which shows its lowest bits."""
     low, high = SHIFTS[rounding]
     shift = rng.randint(low, min(high, 0))
@@ -188,7 +191,7 @@ def _near_tie(rng: Random, rounding: int) -> dict[str, int]:
     target = (rng.randint(-300, 300) << amount) + (1 << amount >> 1) + distance
     value = target // (factor or 1)
     if factor % 2 and rng.random() < 0.5:
-        value = target * pow(factor, -1, 1 << 31)
+        value = target * pow(factor, -1, 1 << (bits - 1))
     bias = rng.choice([0, rng.getrandbits(32)])
     return {
         "in_acc": value - bias,
@@ -267,6 +270,22 @@ def drive_window(dut: Dut, rng: Random, cycles: int) -> None:
 ADVANCE_BITS = 4
 
 
+def array_column(
+    rng: Random, words: int, feed: int, lane_bits: int, code_bits: int
+) -> Iterator[int]:
+    """Draw the entries of one column that walk so many words, packed."""
+    left, last = words - 1, 0
+    while not last:
+        last = int(left == 0 and rng.random() < 0.5)
+        advance = last
+        if left and rng.random() < 0.7:
+            advance = min(left, rng.choice([15, rng.randint(1, 15)]))
+            left -= advance
+        packed = last << ADVANCE_BITS | advance
+        packed = packed << lane_bits | rng.randrange(feed)
+        yield packed << code_bits | pe_code(rng, MAC, code_bits)
+
+
 def drive_array(
     rows: int, cols: int, feed: int, x_bits: int, code_bits: int
 ) -> Callable[[Dut, Random, int], None]:
@@ -279,19 +298,7 @@ def drive_array(
         """Entries of every column, packed; they all walk the same words."""
         # The longest advance of 15 takes a tile of more than 15 words.
         words = rng.randrange(1, 13) if rng.random() < 0.7 else rng.randrange(16, 48)
-        return [list(column(rng, words)) for _ in range(cols)]
-
-    def column(rng: Random, words: int) -> Iterator[int]:
-        left, last = words - 1, 0
-        while not last:
-            last = int(left == 0 and rng.random() < 0.5)
-            advance = last
-            if left and rng.random() < 0.7:
-                advance = min(left, rng.choice([15, rng.randint(1, 15)]))
-                left -= advance
-            packed = last << ADVANCE_BITS | advance
-            packed = packed << lane_bits | rng.randrange(feed)
-            yield packed << code_bits | pe_code(rng, MAC, code_bits)
+        return [list(array_column(rng, words, feed, lane_bits, code_bits)) for _ in range(cols)]
 
     def drive(dut: Dut, rng: Random, cycles: int) -> None:
         valids, readies, resets = (moods(rng) for _ in range(3))
@@ -629,9 +636,12 @@ SUBJECTS = (
     Subject(
         "pe_accumulator spill",
         "pe_accumulator",
-        _ACCUMULATOR | {"SPILL": 3, "WIDE_BITS": 14},
+        _ACCUMULATOR | {"ACC_BITS": 11, "SPILL": 3, "WIDE_BITS": 13},
         drive_accumulator,
         registers=True,
+        invariant="\\g_spill.count_q <= 3 && overflow_q == (events_q != 0)"
+        " && result_overflow_q == (result_events_q != 0)",
+        begins="rst",
     ),
     Subject("napier_pe mac", "napier_pe", _PE | {"PE_KIND": MAC}, drive_pe(MAC), registers=True),
     Subject(

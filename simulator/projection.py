@@ -1,7 +1,8 @@
 """Weights that another PE can take: n-hot and ternary projections of a quantized network.
 
 Both are approximations made after training: the projected network is another network than the
-file's, and nothing is learned again.
+file's, and nothing is learned again. The projections are those of `golden.quantization`, which
+quantizes float networks; here they start from integers, and an n-hot weight keeps its scale.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from golden.check import check_network
 from golden.errors import InputError
 from golden.multipliers import requantization
 from golden.network import Network, Requantization, WeightedLayer
+from golden.quantization.clipping import unit_where_zero
+from golden.quantization.codes import nearest_nhot
+from golden.quantization.ternary import exact_scales, ternary_codes
 
 INT8_MAX_EXPONENT = 7
 """Largest power of two of an n-hot int8 weight: 127 = 128 - 1 is 2-hot."""
@@ -68,35 +72,6 @@ def _terms(weights: str) -> int:
 # -- n-hot ----------------------------------------------------------------------------------------
 
 
-def nhot_values(terms: int, max_exponent: int, low: int, high: int) -> NDArray[np.int64]:
-    """All sums of at most `terms` signed powers of two up to 2**max_exponent in [low, high].
-
-    Sorted. nhot_values(1, 2, -3, 4) is -2, -1, 0, 1, 2, 4.
-    """
-    powers = 1 << np.arange(max_exponent + 1)
-    digits = np.concatenate([-powers, [0], powers])
-    values = np.zeros(1, dtype=np.int64)
-    for _ in range(terms):
-        values = np.unique(values[:, np.newaxis] + digits)
-    return values[(values >= low) & (values <= high)]
-
-
-def nearest_nhot(
-    weights: NDArray[np.int64], terms: int, max_exponent: int, low: int, high: int
-) -> NDArray[np.int64]:
-    """Project each weight to the nearest n-hot value in range; a tie goes to the smaller magnitude.
-
-    The values are those of `nhot_values`. Greedy residuals (repeat: take the nearest signed power
-    of two) give the same distance wherever they stay in range.
-    """
-    values = nhot_values(terms, max_exponent, low, high)
-    above = np.clip(np.searchsorted(values, weights), 1, len(values) - 1)
-    lower, upper = values[above - 1], values[above]
-    to_lower, to_upper = np.abs(weights - lower), np.abs(upper - weights)
-    tie = (to_lower == to_upper) & (np.abs(lower) < np.abs(upper))
-    return np.where((to_lower < to_upper) | tie, lower, upper)
-
-
 def _nhot_layer(layer: WeightedLayer, terms: int) -> WeightedLayer:
     """Project in the symmetric code range, or down to the least weight where that is beyond it.
 
@@ -122,21 +97,6 @@ def _nhot_layer(layer: WeightedLayer, terms: int) -> WeightedLayer:
 # -- ternary --------------------------------------------------------------------------------------
 
 
-def ternary_optimum(weights: NDArray[np.int64]) -> tuple[NDArray[np.int64], float]:
-    """Ternary vector q and scale alpha that minimise sum((w - alpha * q)**2).
-
-    Exact: of the k largest magnitudes, keep the k that maximises (their sum)**2 / k; alpha is their
-    mean, and a weight stays where its magnitude exceeds alpha / 2. A zero vector has alpha = 1.
-    """
-    magnitude = np.sort(np.abs(weights).reshape(-1))[::-1]
-    total = np.cumsum(magnitude, dtype=np.float64)
-    if total[-1] == 0:
-        return np.zeros_like(weights), 1.0
-    best = int(np.argmax(total**2 / np.arange(1, magnitude.size + 1)))
-    alpha = float(total[best]) / (best + 1)
-    return np.sign(weights) * (2 * np.abs(weights) > alpha), alpha
-
-
 def _ternary_layer(layer: WeightedLayer) -> WeightedLayer:
     """Ternary weights, one scale for each output channel folded into the requantization.
 
@@ -144,15 +104,15 @@ def _ternary_layer(layer: WeightedLayer) -> WeightedLayer:
     it and rounded. A power-of-two scale cannot take up alpha: the shift rules become ``single``.
     """
     centred = layer.weights.astype(np.int64) - layer.weight_zero_point
-    optima = [ternary_optimum(channel) for channel in centred]
-    alpha = np.array([scale for _, scale in optima])
+    rows = centred.reshape(len(centred), -1).astype(np.float64)
+    alpha = unit_where_zero(exact_scales(rows))
     rule = layer.requantization
     reals = _real_multipliers(rule) * alpha
     rounding = "single" if rule.rounding.startswith("shift") else rule.rounding
     bias = None if layer.bias is None else np.rint(layer.bias / alpha).astype(np.int64)
     return replace(
         layer,
-        weights=np.stack([channel for channel, _ in optima]).astype(np.int8),
+        weights=ternary_codes(rows, alpha / 2).reshape(centred.shape).astype(np.int8),
         weight_bits=2,
         weight_zero_point=0,
         bias=bias,

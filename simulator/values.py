@@ -170,7 +170,7 @@ def run_weighted(
         Over all outputs of all samples.
     """
     tiles = _accumulate(layer, x, hardware)
-    codes = _post_process(layer, tiles.value, tiles.pixels, output, hardware)
+    codes = post_process(layer, tiles.value, tiles.pixels, output, hardware)
     return codes, _tallied_record(tiles.tallies, hardware)
 
 
@@ -197,15 +197,26 @@ def count_overflows(
         return codes, (record.events, record.transient, record.persistent)
     parts = [_count_channels(job, _rules(hardware)) for job in _jobs(layer, x, hardware)]
     pixels, contents, tallies = zip(*parts, strict=True)
-    codes = _post_process(layer, np.concatenate(contents, axis=1), pixels[0], output, hardware)
+    codes = post_process(layer, np.concatenate(contents, axis=1), pixels[0], output, hardware)
     events, transient, persistent = np.concatenate(tallies).sum(axis=0).tolist()
     return codes, (events, transient, persistent)
 
 
-def _post_process(
+def post_process(
     layer: WeightedLayer, contents: Array, pixels: int, output: Tensor, hardware: Hardware
 ) -> Array:
-    """Output codes from accumulators in tiles: (pixel tiles, out_channels, lanes)."""
+    """Output codes from accumulators.
+
+    Parameters
+    ----------
+    layer : WeightedLayer
+    contents : (pixel tiles, out_channels, lanes) int32 or int64
+    pixels : int
+        Of all samples; they fill the lanes of the tiles in order.
+    output : Tensor
+        Its shape (the batch follows `pixels`) and element type.
+    hardware : Hardware
+    """
     channels = contents.shape[1]
     codes = np.empty((pixels, channels), dtype=DTYPES[output.dtype])
     rule = layer.requantization

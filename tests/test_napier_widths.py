@@ -19,7 +19,7 @@ from golden.importers.tflite import load_tflite
 from golden.network import Clamp, Conv2D, Network, Padding, Requantization, Tensor, WeightedLayer
 from golden.operators import OPERATORS, accumulators, post_process
 from golden.run import run as run_golden
-from napier import width_search, width_sweep
+from napier import orders, width_search, width_sweep
 from napier.cli import main
 from napier.loading import Samples, shipped_file
 from napier.orders import orders_document
@@ -332,7 +332,7 @@ def test_extremes_on_real_samples_equal_those_of_an_independent_script(
     with np.load(SHARED / "data" / data) as archive:
         codes = (archive["x"][: facts["samples"]].astype(np.int16) - offset).astype(np.int8)
     x = codes.reshape(-1, *network.tensors[network.inputs[0]].shape[1:])
-    seen = observe(network, Samples((x,), data))
+    seen = observe(network, Samples((x,), data)).layers
     for index, found in seen.items():
         stats = facts["layers"][index]["stats"]
         assert found.minimum.min() == stats["prefix_min"]
@@ -405,11 +405,11 @@ def test_an_interrupted_sweep_continues_where_it_stopped(
     ran = []
     real = width_sweep._run_point
 
-    def counted(sweep: Sweep, hardware: Any, reference: Any) -> Any:
+    def counted(sweep: Sweep, hardware: Any) -> Any:
         if len(ran) == 3:
             raise KeyboardInterrupt
         ran.append((hardware.array.acc_bits, hardware.array.acc_overflow))
-        return real(sweep, hardware, reference)
+        return real(sweep, hardware)
 
     monkeypatch.setattr(width_sweep, "_run_point", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -604,11 +604,11 @@ def test_a_killed_search_continues_where_it_stopped_and_runs_nothing_twice(
     whole, _ = searched(sweep, 0)
     real, ran = width_search.run_layers, []
 
-    def counted(sweep: Sweep, machine_of: Any, reference: Any) -> Any:
+    def counted(sweep: Sweep, machine_of: Any) -> Any:
         if len(ran) == 4:
             raise KeyboardInterrupt
         ran.append(0)
-        return real(sweep, machine_of, reference)
+        return real(sweep, machine_of)
 
     monkeypatch.setattr(width_search, "run_layers", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -721,7 +721,7 @@ def test_sorted_addends_never_overflow_on_the_way_where_every_addend_fits() -> N
 
 def test_orders_of_a_network_agree_with_the_golden_accumulation_in_the_declared_order() -> None:
     network, x = digits(), images()[:2]
-    points = orders_document(network, Samples((x,), "images"), 15, 16)
+    points = orders_document(swept(15, 16, count=2))
     tensors = run_golden(network, x, keep_tensors=True).tensors
     layers = [layer for layer in network.layers if isinstance(layer, WeightedLayer)]
     for point in points:
@@ -733,3 +733,39 @@ def test_orders_of_a_network_agree_with_the_golden_accumulation_in_the_declared_
         assert point["transient"] == sum(int(each.transient.sum()) for each in found)
         wrong = sum(np.count_nonzero(each.value != each.exact) for each in found)
         assert point["outputs_wrong"] == wrong
+        assert point["transient_removed"] == 0
+    for point in points:
+        (declared,) = (
+            each["transient"]
+            for each in points
+            if each["order"] == "declared"
+            and all(each[name] == point[name] for name in ("acc_bits", "acc_overflow"))
+        )
+        assert point["transient_removed"] == 1 - point["transient"] / declared
+
+
+def test_interrupted_orders_continue_where_they_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sweep = str(tmp_path / "r.json"), swept(15, 16, count=4)
+    run_sweep(sweep, path)
+    whole, real = orders_document(sweep), orders._add_sample
+    ran: list[int] = []
+    stopped: list[int] = []
+
+    def counted(sweep: Sweep, sample: int, *others: Any) -> None:
+        if sample == 3 and len(ran) == 3 and not stopped:
+            stopped.append(sample)
+            raise KeyboardInterrupt
+        ran.append(sample)
+        real(sweep, sample, *others)
+
+    monkeypatch.setattr(orders, "SECONDS_BETWEEN_WRITES", 0)
+    monkeypatch.setattr(orders, "_add_sample", counted)
+    with pytest.raises(KeyboardInterrupt):
+        orders_document(sweep, path)
+    assert len(json.loads(Path(path).read_text())["points"]) == 4  # the sweep's are kept
+    assert orders_document(sweep, path) == whole
+    assert ran == [0, 1, 2, 3]
+    assert orders_document(sweep, path) == whole  # nothing is left to run
+    assert ran == [0, 1, 2, 3]

@@ -4,14 +4,19 @@ import json
 import subprocess
 import sys
 
+import naive
 import numpy as np
 import pytest
 
 from golden.files import load_network
+from golden.network import Conv2D
 from golden.operators import accumulators
-from golden.winograd import choose_named, winograd_layer
+from golden.ranges import clamp_ranges
+from golden.run import run as run_golden
+from golden.winograd import certify_winograd, choose_named, winograd_layer
 from napier.cli import main
 from napier.loading import shipped_file
+from simulator.projection import project_weights
 
 
 @pytest.fixture
@@ -77,9 +82,25 @@ def test_the_table_fits_80_columns_and_sums_up_the_direct_layers(napier, monkeyp
         assert max(map(len, lines)) <= 80
         start = next(i for i, line in enumerate(lines) if line.startswith(f"Winograd {name}: "))
         assert lines[start].endswith("suffice")
-        headings = ["transform", "V", "U", "U*V", "sum", "A'M", "Z", "y", "wrap"]
+        headings = ["transform", "V", "U", "U*V", "sum", "A'M", "Z", "y", "wrap", "terms"]
         assert lines[start + 1].split()[2:] == headings
         assert sum(line.startswith("direct: ") for line in lines[start:]) == 3
+
+
+def test_terms_of_projected_weights_are_counted(napier):
+    document = document_of(napier, "--winograd", "f2", "--weights", "nhot:2")
+    network = project_weights(load_network(shipped_file("digits.npz")), "nhot:2")
+    entry = next(x for x in document["layers"] if x["name"] == "block_1")
+    weights = network.layers[entry["index"]].weights.astype(int)
+    direct = sum(len(naive.naf(int(w))) for w in weights.reshape(-1))
+    u = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 1]])
+    transformed = np.einsum("ir,krsc,js->ijkc", u, weights, u)
+    terms = [len(naive.naf(int(value))) for value in transformed.reshape(-1)]
+    found = entry["winograd"]["terms"]
+    assert found["most"] == max(terms)
+    assert found["mean"] == pytest.approx(sum(terms) / len(terms))
+    # 4 outputs of a tile: 4 * direct terms against the terms of 16 products
+    assert found["saving"] == pytest.approx(4 * direct / sum(terms))
 
 
 def test_witness_files_take_the_stages_to_their_ends(napier, tmp_path):
@@ -106,3 +127,29 @@ def test_witness_files_take_the_stages_to_their_ends(napier, tmp_path):
             narrow = winograd_layer(layer, codes, transform, bits - 1).accumulators
             broken |= bool((narrow != direct).any())
         assert broken
+
+
+@pytest.mark.parametrize("name", ["f2", "f3", "f4", "f6", "complex"])
+def test_real_layers_equal_the_direct_sum_at_the_proved_width_and_stay_in_their_ranges(name):
+    network = load_network(shipped_file("digits.npz"))
+    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
+        images = archive["images"][:4]
+    tensors = run_golden(network, [images], keep_tensors=True).tensors
+    ranges = clamp_ranges(network)
+    computed = 0
+    for layer in network.layers:
+        choice = choose_named(layer, name) if isinstance(layer, Conv2D) else None
+        if choice is None or choice.transform is None:
+            continue
+        computed += 1
+        codes, source = tensors[layer.inputs[0]], network.tensors[layer.inputs[0]]
+        found = certify_winograd(layer, source, ranges[layer.inputs[0]], choice.transform)
+        bits = int(found.wrapped_bits.max())
+        wrapped = winograd_layer(layer, codes, choice.transform, bits).accumulators
+        np.testing.assert_array_equal(wrapped, accumulators(layer, codes))
+        stages = winograd_layer(layer, codes, choice.transform).stages
+        seen = {"input": stages.input, "weight": stages.weight, "sum": stages.sum}
+        for stage, values in seen.items():
+            assert found.lo[stage].min() <= values.min()
+            assert values.max() <= found.hi[stage].max()
+    assert computed == 4

@@ -11,7 +11,7 @@ from itertools import product
 import pytest
 
 from rtl_models.replay import build_dut
-from rtl_models.stimuli import SUBJECTS
+from rtl_models.subjects import SUBJECTS
 
 KNOWN = {subject.name: subject for subject in SUBJECTS}
 RATES = (0.0, 0.1, 0.5, 0.9)
@@ -64,33 +64,34 @@ def assert_rates_change_nothing(run, expected):
 ROWS, COLS, FEED, X_BITS, CODE_BITS, ACC_BITS = 2, 2, 2, 5, 4, 8
 
 
-def array_tiles(rng, count):
+def array_tiles(rng, count, longest=8, x_limit=16, weight_limit=8):
     """Words [row][lane] and entries (last, advance, lane, weight) of each column."""
     tiles = []
     for _ in range(count):
-        length = rng.randrange(1, 9)
+        length = rng.randrange(1, longest + 1)
         words = [
-            [[rng.randrange(-16, 16) for _ in range(FEED)] for _ in range(ROWS)]
+            [[rng.randrange(-x_limit, x_limit) for _ in range(FEED)] for _ in range(ROWS)]
             for _ in range(length)
         ]
+
+        def weight():
+            return rng.randrange(-weight_limit, weight_limit)
+
         columns = []
         for _ in range(COLS):
             steps = [1 if word < length - 1 else 0 for word in range(length)]
             entries = []
             for step in steps:
-                entries += [
-                    (0, 0, rng.randrange(FEED), rng.randrange(-8, 8))
-                    for _ in range(rng.randrange(3))
-                ]
-                entries.append((0, step, rng.randrange(FEED), rng.randrange(-8, 8)))
+                entries += [(0, 0, rng.randrange(FEED), weight()) for _ in range(rng.randrange(3))]
+                entries.append((0, step, rng.randrange(FEED), weight()))
             entries[-1] = (1, 1, *entries[-1][2:])
             columns.append(entries)
         tiles.append((words, columns))
     return tiles
 
 
-def array_results(tiles):
-    """Sum of operand times weight, modulo 2^ACC_BITS, tile by tile, column by column."""
+def array_results(tiles, bits=ACC_BITS):
+    """Sum of operand times weight, modulo 2^bits, tile by tile, column by column."""
     results = []
     for words, columns in tiles:
         for entries in columns:
@@ -98,7 +99,7 @@ def array_results(tiles):
             for _, advance, lane, weight in entries:
                 sums = [total + words[word][r][lane] * weight for r, total in enumerate(sums)]
                 word += advance
-            half = 1 << (ACC_BITS - 1)
+            half = 1 << (bits - 1)
             results.append([(total + half) % (2 * half) - half for total in sums])
     return results
 
@@ -152,6 +153,160 @@ def test_array_sums_do_not_depend_on_idle_and_stalled_streams(tmp_path):
     )
     assert cycles[0.9, 0.0] > 2 * cycles[0.0, 0.0]
     assert cycles[0.0, 0.9] > cycles[0.0, 0.0]
+
+
+# -- core and vector unit ---------------------------------------------------------------------
+
+
+def drive_tiles(dut, words, width, reads_a_tile, idle, stall, rng, every_cycle):
+    """Feed (word, last) until all have fired; results [row] as they are read after each fire."""
+    feed = Source(words, idle, rng)
+    tiles = sum(last for _, last in words)
+    results, reads, busy, cycle, fired = [], {}, 0, 0, 0
+    while len(results) < reads_a_tile * tiles and cycle < LIMIT_CYCLES:
+        data, last = feed.head if feed.offer() else (rng.getrandbits(9 * ROWS * FEED), 1)
+        select = reads.get(cycle, 0)
+        dut.cycle(
+            rst=0,
+            flush=0,
+            feed_valid=feed.offered,
+            feed_data=data,
+            feed_last=last,
+            handoff_ready=busy == 0 and rng.random() >= stall,
+            **every_cycle(select, cycle, fired),
+        )
+        if cycle in reads:
+            results.append(unpack_signed(dut["result"], ROWS, width))
+        if feed.offered and dut["feed_ready"]:
+            feed.take()
+        busy = max(busy - 1, 0)
+        if dut["fire"]:  # in the shadow registers from three cycles later on (rule D2)
+            reads |= {cycle + 3 + place: place for place in range(reads_a_tile)}
+            busy, fired = reads_a_tile - 1, fired + 1
+        cycle += 1
+    return results, cycle
+
+
+def test_core_gives_the_same_results_to_idle_words_and_late_drains(tmp_path):
+    dut = build_dut(KNOWN["engine_core"], tmp_path)
+    tiles = array_tiles(random.Random(3), 7, longest=3, x_limit=7, weight_limit=7)
+    words = [
+        (pack([x for row in word for x in row], 9), word is part[-1])
+        for part, _ in tiles
+        for word in part
+    ]
+    memories = [
+        [
+            ((last << 4 | advance) << 1 | lane) << 5 | weight & 31
+            for _, columns in tiles
+            for last, advance, lane, weight in columns[c]
+        ]
+        for c in range(COLS)
+    ]
+    assert max(map(len, memories)) <= 64
+
+    def run(idle, stall, rng):
+        outputs = [0] * COLS
+
+        def ports(select, cycle, fired):
+            for c in range(COLS):
+                if cycle and dut["stream_read"] >> c & 1:
+                    outputs[c] = memories[c][dut["stream_addr"] >> 6 * c & 63]
+            return {
+                "begin_run": cycle == 0,
+                "pixel_last": 1,
+                "run_last": fired == len(tiles) - 1,
+                "stream_entry": pack(outputs, 11),
+                "result_col": select,
+            }
+
+        dut.cycle(rst=1, flush=0, begin_run=0, feed_valid=0, cfg_mode=0, cfg_drain=1)
+        return drive_tiles(dut, words, 32, COLS, idle, stall, rng, ports)
+
+    cycles = assert_rates_change_nothing(run, array_results(tiles, 12))
+    assert min(cycles[0.9, 0.0], cycles[0.0, 0.9]) > cycles[0.0, 0.0]
+
+
+def test_vector_unit_reduces_the_same_tiles_at_any_pace(tmp_path):
+    dut = build_dut(KNOWN["vector_unit"], tmp_path)
+    draw = random.Random(4)
+    tiles = [[draw.sample(range(-15, 16), 4) for _ in range(draw.randint(1, 6))] for _ in range(40)]
+    words = [(pack(word, 5), word is tile[-1]) for tile in tiles for word in tile]
+
+    def lane_port(lane, *_):
+        return {"result_lane": lane}
+
+    for mode, reduce in ((1, sum), (2, max)):
+        expected = [
+            [reduce(word[row * FEED + lane] for word in tile) for row in range(ROWS)]
+            for tile in tiles
+            for lane in range(FEED)
+        ]
+
+        def run(idle, stall, rng, mode=mode):
+            dut.cycle(rst=1, flush=0, feed_valid=0, cfg_mode=mode, drain_enable=1, feed_mask=3)
+            return drive_tiles(dut, words, 16, FEED, idle, stall, rng, lane_port)
+
+        cycles = assert_rates_change_nothing(run, expected)
+        assert min(cycles[0.9, 0.0], cycles[0.0, 0.9]) > 2 * cycles[0.0, 0.0]
+
+
+# -- host -------------------------------------------------------------------------------------
+
+ENABLE, LAYER, BASE_LOW, BASE_HIGH, PROGRAM, STATUS = 0x30, 0x40, 0x24, 0x28, 0x2C, 0x18
+KEPT = {ENABLE: 3, LAYER: 0xFFFFFFFF, BASE_LOW: 0xFFFFF000, BASE_HIGH: 0x3F, PROGRAM: 0xFFFFF000}
+OKAY, SLVERR = 0, 2
+
+
+def run_host(dut, accesses, idle, stall, rng):
+    """Answers of writes (response) and reads (data, response), one access after the other."""
+    answers, cycle = [], 0
+    dut.cycle(rst=1, **{f"s_axi_{name}valid": 0 for name in ("aw", "w", "ar")})
+    for kind, offset, data in accesses:
+        waiting = {"aw", "w"} if kind == "write" else {"ar"}
+        answer, offered = "b" if kind == "write" else "r", set()
+        while cycle < LIMIT_CYCLES:
+            offered |= {channel for channel in sorted(waiting) if rng.random() >= idle}
+            ready = rng.random() >= stall
+            dut.cycle(
+                rst=0,
+                s_axi_awaddr=offset if "aw" in offered else rng.getrandbits(12),
+                s_axi_araddr=offset if "ar" in offered else rng.getrandbits(12),
+                s_axi_wdata=data if "w" in offered else rng.getrandbits(32),
+                s_axi_wstrb=15 if "w" in offered else rng.getrandbits(4),
+                s_axi_bready=ready,
+                s_axi_rready=ready,
+                **{f"s_axi_{channel}valid": channel in offered for channel in ("aw", "w", "ar")},
+            )
+            cycle += 1
+            taken = {channel for channel in offered if dut[f"s_axi_{channel}ready"]}
+            waiting, offered = waiting - taken, offered - taken
+            if ready and dut[f"s_axi_{answer}valid"]:
+                read = kind == "read"
+                answers.append(
+                    (dut["s_axi_rdata"], dut["s_axi_rresp"]) if read else dut["s_axi_bresp"]
+                )
+                break
+    return answers, cycle
+
+
+@pytest.mark.parametrize("name", ["axi_lite_registers", "control"])
+def test_host_gets_the_same_answers_at_any_pace(tmp_path, name):
+    dut = build_dut(KNOWN[name], tmp_path)
+    draw, values = random.Random(6), dict.fromkeys(KEPT, 0)
+    accesses, expected = [], []
+    for _ in range(60):
+        offset, data = draw.choice([*KEPT, STATUS, 0x44, LAYER + 1]), draw.getrandbits(32)
+        known = offset in KEPT
+        if draw.random() < 0.5:
+            accesses.append(("write", offset, data))
+            expected.append(OKAY if known else SLVERR)
+            values |= {offset: data & KEPT[offset]} if known else {}
+        else:
+            accesses.append(("read", offset, 0))
+            expected.append((values.get(offset, 0), OKAY if known or offset == STATUS else SLVERR))
+    cycles = assert_rates_change_nothing(lambda *rates: run_host(dut, accesses, *rates), expected)
+    assert min(cycles[0.9, 0.0], cycles[0.0, 0.9]) > 2 * cycles[0.0, 0.0]
 
 
 # -- window -----------------------------------------------------------------------------------

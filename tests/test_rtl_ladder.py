@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from rtl_models import ladder
 from rtl_models.sources import modules
-from rtl_models.stimuli import SUBJECTS
+from rtl_models.subjects import SUBJECTS
 
 ROOT = Path(__file__).parents[1]
 NAMED = sorted({test for each in ladder.EVIDENCE for test in each.tests})
@@ -83,6 +83,14 @@ def test_cases_that_name_modules_count_for_these_alone(results):
     cases = [(f"test_every_module_is_clean[{m}-yosys]", "") for m in ("pe_mac", "drain", "drain")]
     ladder.record_tests(report(results / "report.xml", *cases))
     assert (cell("L0", "pe_mac").text, cell("L0", "drain").text) == ("1", "2")
+
+
+def test_a_run_of_some_modules_leaves_what_was_recorded_of_others(results):
+    name = "test_every_module_is_clean"
+    ladder.record_tests(report(results / "first.xml", (f"{name}[pe_mac-yosys]", "")))
+    assert cell("L0", "drain").state == "not recorded"
+    ladder.record_tests(report(results / "second.xml", (f"{name}[drain-yosys]", "")))
+    assert (cell("L0", "pe_mac").text, cell("L0", "drain").text) == ("1", "1")
 
 
 def test_a_failed_case_leaves_the_rung_open(results):

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from rtl_models.mutants import Dut, Netlist, build, measure
-from rtl_models.stimuli import SUBJECTS, word
+from rtl_models.stimuli import word
+from rtl_models.subjects import SUBJECTS
 
 KNOWN = {subject.name: subject for subject in SUBJECTS}
 

@@ -6,7 +6,7 @@ import pytest
 
 from rtl_models.netlist import gate_models, is_equivalent, write_netlist
 from rtl_models.replay import first_difference, record, replay
-from rtl_models.stimuli import SUBJECTS
+from rtl_models.subjects import SUBJECTS
 
 KNOWN = {subject.name: subject for subject in SUBJECTS}
 WRAP = {"ACC_BITS": 24, "EVENTS_W": 16}

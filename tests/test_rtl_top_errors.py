@@ -69,6 +69,10 @@ MACHINES = {
 }
 
 
+PATIENCE_CYCLES = 1 << 10
+"""A tile may take 4 times the 2 columns of 32 beats of 4 entries (section 5 of programming.md)."""
+
+
 def write_case(network, image, hardware, path):
     """Compile a network and write down what the bench has to know."""
     compiled = compile_network(network, hardware)
@@ -88,13 +92,19 @@ def write_case(network, image, hardware, path):
         for i in compiled.written(program)
     }
     timing = simulate(network, hardware, [image.astype(np.int8)])
+    cycles = sum(layer.timing.cycles for layer in timing.layers)
+    tiles = sum(
+        (each.pixel_tiles[1] - each.pixel_tiles[0]) * (each.channel_tiles[1] - each.channel_tiles[0])
+        for each in program.passes
+    )
     case = {
         "program": program.descriptor_offset,
         "descriptors": len(program.passes),
         "descriptor_bytes": hardware.descriptor_bytes,
         "image": {at: data.hex() for at, data in before.items()},
         "written": written,
-        "cycles": sum(layer.timing.cycles for layer in timing.layers),
+        "cycles": cycles,
+        "endless_cycles": 2 * cycles + tiles * PATIENCE_CYCLES,
         "latency": hardware.dram.latency_cycles,
         "interval": hardware.interval_cycles,
     }
@@ -127,4 +137,4 @@ def test_errors_aborts_and_resets_leave_a_machine_as_new(tmp_path, name, times):
         sources=files,
         environment={"CASE": str(tmp_path / "case.json"), "TIMES": str(times), "SEED": str(times)},
     )
-    assert len(result.tests) == 5
+    assert len(result.tests) == 6

@@ -1,21 +1,18 @@
-"""Projections of weights: nearest n-hot values, exact ternary optima, networks that keep sense."""
+"""Projected networks: nearest n-hot weights, ternary weights that keep their scale and bias.
+
+The sets of values and the exact ternary optimum are tested with `golden.quantization`.
+"""
 
 from __future__ import annotations
-
-import itertools
 
 import numpy as np
 import pytest
 
 from golden.errors import InputError
 from golden.network import FullyConnected, Network, Requantization, Tensor
+from golden.quantization.codes import nearest_nhot
 from golden.run import run
-from simulator.projection import (
-    nearest_nhot,
-    nhot_values,
-    project_weights,
-    ternary_optimum,
-)
+from simulator.projection import project_weights
 
 
 def network(weights, dtype="int8", zero_point=0, bias=None, rounding="double"):
@@ -41,36 +38,6 @@ def network(weights, dtype="int8", zero_point=0, bias=None, rounding="double"):
     out_features, in_features = weights.shape
     tensors = (Tensor("x", (1, in_features), "int8"), Tensor("y", (1, out_features), "int8"))
     return Network("net", tensors, (layer,), (0,), (1,))
-
-
-@pytest.mark.parametrize(
-    ("bits", "exponent", "terms", "size"),
-    [
-        (4, 2, 2, 13),
-        (4, 3, 2, 15),
-        (6, 5, 2, 43),
-        (7, 6, 2, 63),
-        (7, 6, 3, 119),
-        (8, 6, 2, 77),
-        (8, 7, 2, 87),
-        (8, 7, 3, 207),
-        (8, 7, 4, 255),
-    ],
-)
-def test_sizes_of_nhot_sets(bits, exponent, terms, size):
-    """Counted by breadth-first search in methods.md, section 1.4."""
-    largest = (1 << (bits - 1)) - 1
-    assert len(nhot_values(terms, exponent, -largest, largest)) == size
-
-
-def test_positive_two_hot_values_up_to_127():
-    """methods.md, section 1.4, list for E = 7."""
-    text = (
-        "0 1 2 3 4 5 6 7 8 9 10 12 14 15 16 17 18 20 24 28 30 31 32 33 34 36 40 48 56 60 62 63"
-        " 64 65 66 68 72 80 96 112 120 124 126 127"
-    )
-    listed = [int(value) for value in text.split()]
-    assert nhot_values(2, 7, 0, 127).tolist() == listed
 
 
 def greedy(weight, terms):
@@ -134,30 +101,6 @@ def test_uint8_weights_lose_their_zero_point():
     wide = project_weights(network([[0, 255]], "uint8", 0), "nhot:2").layers[0]
     assert wide.weights.tolist() == [[0, 255]]  # 256 - 1
     assert wide.weights.dtype == np.int16
-
-
-def test_ternary_optimum_is_the_best_of_all():
-    """Against every ternary vector with its own best scale."""
-    rng = np.random.default_rng(1)
-    for _ in range(40):
-        weights = rng.integers(-9, 10, 5)
-        q, alpha = ternary_optimum(weights)
-        error = ((weights - alpha * q) ** 2).sum()
-        best = (weights**2).sum()
-        for candidate in itertools.product((-1, 0, 1), repeat=5):
-            vector = np.array(candidate)
-            if vector.any():
-                scale = (vector @ weights) / (vector @ vector)
-                best = min(best, ((weights - scale * vector) ** 2).sum())
-        assert error == pytest.approx(best)
-
-
-def test_ternary_of_a_gaussian_matches_theory():
-    """Fixed point D = 0.612 sigma, alpha = 1.224 sigma, 45.95 % zeros (methods.md 3.2)."""
-    weights = np.rint(np.random.default_rng(2).standard_normal(200_000) * 1000).astype(np.int64)
-    q, alpha = ternary_optimum(weights)
-    assert alpha == pytest.approx(1224, rel=0.01)
-    assert (q == 0).mean() == pytest.approx(0.4595, abs=0.005)
 
 
 def test_ternary_networks_keep_their_scale_and_bias():

@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from golden.float_network import (
     FloatActivation,
     FloatAdd,
+    FloatConv2D,
     FloatLayer,
     FloatMul,
     FloatNetwork,
     FloatPool2D,
     FloatWeighted,
 )
+from golden.network import Padding
 
 ACTIVATED = (FloatWeighted, FloatAdd, FloatMul, FloatPool2D)
 """Layers that can end in an activation."""
@@ -46,6 +51,74 @@ def fuse_activations(network: FloatNetwork) -> FloatNetwork:
                 continue
         layers.append(layer)
     return compacted(replace(network, layers=tuple(layers)))
+
+
+def fold_constants(network: FloatNetwork) -> FloatNetwork:
+    """Let layers that multiply take up constant factors and addends of their input's channels.
+
+    Where nothing else reads the product or sum. An addend before a convolution that pads stays: the
+    padding is added behind it.
+    """
+    for position in range(len(network.layers) - 1, -1, -1):
+        network = _folded(network, position)
+    return compacted(network)
+
+
+def _folded(network: FloatNetwork, position: int) -> FloatNetwork:
+    """Fold one layer, if that can be done, into the one that reads it."""
+    layer = network.layers[position]
+    values = {constant.tensor: constant.values for constant in network.constants}
+    if not isinstance(layer, FloatAdd | FloatMul) or layer.activation != "none":
+        return network
+    operands = [index for index in layer.inputs if index in values]
+    (target,) = layer.outputs
+    following = [i for i, each in enumerate(network.layers) if target in each.inputs]
+    if len(operands) != 1 or readers(network)[target] != 1 or len(following) != 1:
+        return network
+    reader = network.layers[following[0]]
+    if not isinstance(reader, FloatWeighted):
+        return network
+    computed = next(index for index in layer.inputs if index not in values)
+    channels = _channels(reader)
+    operand = values[operands[0]].reshape(-1).astype(np.float64)
+    same_shape = network.tensors[computed].shape == network.tensors[target].shape
+    one_each = operand.size in (1, channels) and network.tensors[target].shape[-1] == channels
+    padded = isinstance(reader, FloatConv2D) and reader.padding != Padding()
+    if not (same_shape and one_each and operand.size == values[operands[0]].shape[-1]):
+        return network
+    if isinstance(layer, FloatAdd) and padded:
+        return network
+    operand = np.broadcast_to(operand, channels)
+    changed = _scaled(reader, operand) if isinstance(layer, FloatMul) else _moved(reader, operand)
+    layers = list(network.layers)
+    layers[following[0]] = replace(changed, inputs=(computed,))
+    del layers[position]
+    return replace(network, layers=tuple(layers))
+
+
+def _channels(layer: FloatWeighted) -> int:
+    groups = layer.groups if isinstance(layer, FloatConv2D) else 1
+    return int(layer.weights.shape[-1]) * groups
+
+
+def _scaled(layer: FloatWeighted, factor: NDArray[np.float64]) -> FloatWeighted:
+    """Layer of x instead of factor * x, factors by input channel."""
+    grouped = _by_group(layer, factor)
+    return replace(layer, weights=(layer.weights * grouped).astype(np.float32))
+
+
+def _moved(layer: FloatWeighted, addend: NDArray[np.float64]) -> FloatWeighted:
+    """Layer of x instead of x + addend, addends by input channel."""
+    products = layer.weights.astype(np.float64) * _by_group(layer, addend)
+    sums = products.reshape(len(products), -1).sum(axis=1)
+    return replace(layer, bias=(layer.bias + sums).astype(np.float32))
+
+
+def _by_group(layer: FloatWeighted, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values of the input channels that each output channel reads, to multiply its weights by."""
+    groups = layer.groups if isinstance(layer, FloatConv2D) else 1
+    each = np.repeat(values.reshape(groups, -1), len(layer.weights) // groups, axis=0)
+    return each.reshape(len(layer.weights), *[1] * (layer.weights.ndim - 2), -1)
 
 
 def compacted(network: FloatNetwork) -> FloatNetwork:

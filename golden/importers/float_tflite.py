@@ -33,7 +33,7 @@ from golden.float_network import (
     FloatTensor,
 )
 from golden.float_run import check_float_network
-from golden.importers.float_graph import fuse_activations
+from golden.importers.float_graph import fold_constants, fuse_activations
 from golden.importers.tflite import (
     Importer,
     Node,
@@ -117,7 +117,7 @@ class _FloatImporter(Importer):
             ),
         )
         check_float_network(network)
-        return fuse_activations(network)
+        return fold_constants(fuse_activations(network))
 
     def _check_types(self, operators: Sequence[Operator]) -> None:
         for index in (*self._file.inputs, *(i for each in operators for i in each.outputs)):

@@ -24,6 +24,7 @@ from golden.quantization.clipping import (
     RangeRule,
     kl_clip_of_histogram,
 )
+from golden.quantization.codes import nearest_nhot
 
 Scheme = Literal["symmetric", "asymmetric"]
 
@@ -269,3 +270,25 @@ def _error_of(counted: Histogram) -> Callable[[QuantizationParameters], float]:
         return float((wrong**2) @ weights)
 
     return error
+
+
+def nhot_table(parameters: QuantizationParameters, terms: int) -> Int64Array:
+    """Nearest code whose distance from the zero point is a sum of `terms` signed powers of two.
+
+    The array multiplies by code - zero_point, so that is what becomes n-hot. Of two equally near
+    the smaller distance is taken; exponents reach one past the largest distance.
+
+    Parameters
+    ----------
+    parameters : QuantizationParameters
+    terms : int
+
+    Returns
+    -------
+    (high - low + 1,) int64 array
+        For each code from `low` to `high`.
+    """
+    operands = np.arange(parameters.low, parameters.high + 1) - parameters.zero_point
+    low, high = int(operands[0]), int(operands[-1])
+    exponent = max(-low, high).bit_length()
+    return nearest_nhot(operands, terms, exponent, low, high) + parameters.zero_point

@@ -129,7 +129,7 @@ class _Assembly:
     def wired(self, layer: FloatLayer) -> dict[str, Any]:
         return {"name": layer.name, "inputs": layer.inputs, "outputs": layer.outputs}
 
-    def clamp(self, layer: FloatLayer, activation: multipliers.Activation) -> dict[str, int]:
+    def clamp(self, layer: FloatLayer, activation: multipliers.Activation) -> dict[str, Any]:
         """Codes that an activation lets through, within those of the output."""
         output = self.of(layer.outputs[0])
         low, high = multipliers.activation_range(
@@ -138,7 +138,7 @@ class _Assembly:
         low, high = max(low, output.low), min(high, output.high)
         return {"activation_min": min(low, high), "activation_max": high}
 
-    def zero_points(self, layer: FloatLayer) -> dict[str, int]:
+    def zero_points(self, layer: FloatLayer) -> dict[str, Any]:
         return {
             "input_zero_point": self.of(layer.inputs[0]).zero_point,
             "output_zero_point": self.of(layer.outputs[0]).zero_point,

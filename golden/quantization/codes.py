@@ -160,6 +160,19 @@ def nhot_levels(terms: int, max_exponent: int, largest: int) -> Levels:
     return Levels(values[(values >= 0) & (values <= largest)])
 
 
+def nearest_nhot(
+    weights: Int64Array, terms: int, max_exponent: int, low: int, high: int
+) -> Int64Array:
+    """Nearest sums of `terms` signed powers of two up to 2**max_exponent, from low to high.
+
+    For integers whose range is not symmetric, as low = -128, high = 127; low <= 0 <= high. Of two
+    equally near the smaller magnitude is taken.
+    """
+    positive = nhot_levels(terms, max_exponent, high).project(np.maximum(weights, 0))
+    negative = nhot_levels(terms, max_exponent, -low).project(np.maximum(-weights, 0))
+    return (positive - negative).astype(np.int64)
+
+
 def level_scales(task: WeightTask, levels: Levels, objective: str, method: str) -> Float64Array:
     """Scale of each channel for a set of levels.
 

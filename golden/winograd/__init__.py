@@ -1,5 +1,6 @@
 """Integer Winograd convolution: transforms, layers computed by them, exact widths."""
 
+from golden.winograd.array import ArrayResult, accumulate_winograd
 from golden.winograd.convolution import (
     Choice,
     Stages,
@@ -9,8 +10,19 @@ from golden.winograd.convolution import (
     choose_named,
     divide,
     input_tiles,
+    transformed_inputs,
+    transformed_outputs,
+    transformed_weights,
     winograd_layer,
     winograd_stages,
+)
+from golden.winograd.projection import (
+    ProjectedResult,
+    ProjectedWeights,
+    WeightTerms,
+    project_transformed,
+    projected_layer,
+    weight_terms,
 )
 from golden.winograd.ranges import (
     WinogradCertificate,
@@ -37,14 +49,19 @@ from golden.winograd.transforms import (
 
 __all__ = [
     "Adders",
+    "ArrayResult",
     "AxisTransform",
     "Choice",
+    "ProjectedResult",
+    "ProjectedWeights",
     "Stages",
     "Transform",
     "TransformName",
+    "WeightTerms",
     "WinogradCertificate",
     "WinogradResult",
     "WinogradWitness",
+    "accumulate_winograd",
     "adders",
     "axis_transform",
     "certify_winograd",
@@ -57,8 +74,14 @@ __all__ = [
     "inverse_of_odd",
     "ncnn_f4",
     "nested",
+    "project_transformed",
+    "projected_layer",
     "stages_of",
+    "transformed_inputs",
+    "transformed_outputs",
+    "transformed_weights",
     "type_ranges",
+    "weight_terms",
     "winograd",
     "winograd_layer",
     "winograd_stages",

@@ -181,8 +181,11 @@ def winograd_layer(
     x, w = operands(layer, codes)
     stages = winograd_stages(layer, x, w, transform, bits)
     y = divide(stages.output, transform, bits)
-    shape = (len(x), *_output_shape(layer, x), len(w))
-    return WinogradResult(from_tiles(y, shape), choice, stages)
+    return WinogradResult(from_tiles(y, _accumulator_shape(layer, x)), choice, stages)
+
+
+def _accumulator_shape(layer: Conv2D, x: Int64Array) -> tuple[int, ...]:
+    return (len(x), *_output_shape(layer, x), len(layer.weights))
 
 
 def from_tiles(tiles: Int64Array, shape: tuple[int, ...]) -> Int64Array:
@@ -227,29 +230,55 @@ def winograd_stages(
     """
     if bits is None:
         check_int64(layer, w, _largest(x), transform)
-    K, R, S, C = w.shape
-    groups, count = layer.groups, transform.products
-    if u is None:
-        kernels = w.transpose(0, 3, 1, 2).reshape(K, C, R * S)
-        u = _product(kernels, _rows(transform.weight).T).transpose(0, 2, 1)
-    U = _low(u, bits)
-    tiles = input_tiles(layer, x, transform)
-    N, ty, tx = tiles.shape[:3]
-    flat = tiles.reshape(N, ty, tx, groups * C, transform.input[0].size)
-    V = _low(_product(flat, _rows(transform.input).T), bits)
+    U = _low(transformed_weights(transform, w) if u is None else u, bits)
+    V = _low(transformed_inputs(transform, layer, x), bits)
+    N, ty, tx, count, _ = V.shape
+    K, _, C = U.shape
     # A product of matrices for each product of the transform and each group.
-    grouped_v = V.reshape(N * ty * tx, groups, C, count).transpose(3, 1, 0, 2)
-    grouped_u = U.reshape(groups, K // groups, count, C).transpose(2, 0, 3, 1)
+    grouped_v = V.reshape(N * ty * tx, count, layer.groups, C).transpose(1, 2, 0, 3)
+    grouped_u = U.reshape(layer.groups, -1, count, C).transpose(2, 0, 3, 1)
     M = _low(_product(grouped_v, grouped_u), bits)
-    sums = M.transpose(2, 1, 3, 0).reshape(N, ty, tx, K, count)
-    my, mx = transform.outputs
-    Z = _low(_product(sums, transform.output.reshape(my * mx, count).T), bits)
-    return Stages(
-        input=np.moveaxis(V, 3, 4),
-        weight=U,
-        sum=np.moveaxis(sums, 3, 4),
-        output=np.moveaxis(Z.reshape(N, ty, tx, K, my, mx), 3, 5),
-    )
+    sums = M.transpose(2, 0, 1, 3).reshape(N, ty, tx, count, K)
+    return Stages(V, U, sums, _low(transformed_outputs(transform, sums), bits))
+
+
+def transformed_weights(transform: Transform, weights: Int64Array) -> Int64Array:
+    """U: (out_channels, height, width, in_channels) to (out_channels, products, in_channels)."""
+    K, R, S, C = weights.shape
+    kernels = weights.transpose(0, 3, 1, 2).reshape(K, C, R * S)
+    return _product(kernels, _rows(transform.weight).T).transpose(0, 2, 1)
+
+
+def transformed_inputs(transform: Transform, layer: Conv2D, x: Int64Array) -> Int64Array:
+    """V: operands (N, H, W, C) to (N, tile_rows, tile_columns, products, C)."""
+    tiles = input_tiles(layer, x, transform)
+    flat = tiles.reshape(*tiles.shape[:4], transform.input[0].size)
+    return np.moveaxis(_product(flat, _rows(transform.input).T), 3, 4)
+
+
+def transformed_outputs(transform: Transform, sums: Int64Array) -> Int64Array:
+    """Z: (..., products, out_channels) to (..., out_height, out_width, out_channels)."""
+    (my, mx), K = transform.outputs, sums.shape[-1]
+    Z = _product(transform.output.reshape(my * mx, transform.products), sums)
+    return Z.reshape(*sums.shape[:-2], my, mx, K)
+
+
+def accumulators_of_sums(
+    layer: Conv2D, x: Int64Array, sums: Int64Array, transform: Transform, bits: int
+) -> Int64Array:
+    """Take channel sums of a layer to accumulators; everything wraps to `bits` bits.
+
+    Parameters
+    ----------
+    layer : Conv2D
+    x : (N, H, W, C) int64 array
+        For its shape.
+    sums : (N, tile_rows, tile_columns, products, out_channels) int64 array
+    transform : Transform
+    bits : int
+    """
+    Z = _low(transformed_outputs(transform, _low(sums, bits)), bits)
+    return from_tiles(divide(Z, transform, bits), _accumulator_shape(layer, x))
 
 
 def input_tiles(layer: Conv2D, x: Int64Array, transform: Transform) -> Int64Array:

@@ -12,22 +12,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from golden.accumulate import naf_digits
 from golden.errors import InputError
 from golden.formats import Int64Array
 from golden.network import Conv2D
 from golden.operators import Array, accumulators, operands
-from golden.winograd.convolution import choose, from_tiles, winograd_stages
+from golden.winograd.convolution import (
+    choose,
+    from_tiles,
+    transformed_weights,
+    winograd_stages,
+)
 from golden.winograd.transforms import Transform
 
 Method = Literal["nhot", "ternary"]
-
-
-def transformed_weights(transform: Transform, weights: Int64Array) -> Int64Array:
-    """U: (out_channels, height, width, in_channels) to (out_channels, products, in_channels)."""
-    u: Int64Array = np.einsum("prs,krsc->kpc", transform.weight, weights)
-    return u
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class WeightTerms:
 
     @property
     def saving(self) -> float:
-        """Terms of the direct sum for each term of the transform."""
-        return self.direct_per_output / self.per_output
+        """Terms of the direct sum for each term of the transform; 1 where all weights are 0."""
+        return self.direct_per_output / self.per_output if self.per_output else 1.0
 
 
 def weight_terms(transform: Transform, weights: Int64Array) -> WeightTerms:
@@ -65,8 +64,8 @@ def weight_terms(transform: Transform, weights: Int64Array) -> WeightTerms:
     weights : (out_channels, kernel_height, kernel_width, in_channels) int64 array
         Zero point subtracted.
     """
-    terms = np.count_nonzero(naf_digits(transformed_weights(transform, weights)), axis=0)
-    direct = np.count_nonzero(naf_digits(weights)) / weights.size
+    terms = _naf_terms(transformed_weights(transform, weights))
+    direct = _naf_terms(weights).mean()
     outputs, taps = transform.outputs, transform.kernel
     mean = float(terms.mean())
     return WeightTerms(
@@ -75,6 +74,13 @@ def weight_terms(transform: Transform, weights: Int64Array) -> WeightTerms:
         per_output=mean * transform.products / (outputs[0] * outputs[1]),
         direct_per_output=float(direct * taps[0] * taps[1]),
     )
+
+
+def _naf_terms(values: Int64Array) -> NDArray[np.uint8]:
+    """Terms of the non-adjacent form: the bits in which v and 3v differ."""
+    magnitudes = np.abs(values)
+    terms: NDArray[np.uint8] = np.bitwise_count(magnitudes ^ (3 * magnitudes))
+    return terms
 
 
 @dataclass(frozen=True)

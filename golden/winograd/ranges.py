@@ -220,15 +220,26 @@ def _views(size: int, before: int, outputs: int, step: int, length: int) -> list
     return list(kinds.values())
 
 
+def _part_of(view: _View, other: _View) -> bool:
+    return bool((view.inside <= other.inside).all() and (view.kept <= other.kept).all())
+
+
 def _layer_views(
-    layer: Conv2D, shape: tuple[int, ...], transform: Transform
+    layer: Conv2D, shape: tuple[int, ...], transform: Transform, x_range: Range
 ) -> tuple[list[_View], list[_View]]:
-    """List the kinds of tiles along rows and along columns."""
+    """List the kinds of tiles along rows and along columns that can be the worst.
+
+    Where an operand can be 0, a position inside the image does all that one outside does: kinds
+    that are part of another are left out.
+    """
 
     def along(axis: int, before: int, after: int) -> list[_View]:
         size = shape[1 + axis]
         outputs = output_size(size, before, after, transform.kernel[axis], 1, 1)
-        return _views(size, before, outputs, transform.outputs[axis], transform.tile[axis])
+        views = _views(size, before, outputs, transform.outputs[axis], transform.tile[axis])
+        if x_range[0] <= 0 <= x_range[1]:
+            return [view for view in views if sum(_part_of(view, other) for other in views) == 1]
+        return views
 
     pad = layer.padding
     return along(0, pad.top, pad.bottom), along(1, pad.left, pad.right)
@@ -275,7 +286,7 @@ def certify_winograd(
     """
     x_range = operand_range(layer, codes)
     problem = _problem(layer, transform, max(abs(end) for end in x_range))
-    rows, columns = _layer_views(layer, source.shape, transform)
+    rows, columns = _layer_views(layer, source.shape, transform, x_range)
     lo: dict[str, Int64Array] = {}
     hi: dict[str, Int64Array] = {}
     for stage in stages_of(transform):
@@ -408,7 +419,7 @@ def winograd_witness(
     x_range = operand_range(layer, codes)
     problem = _problem(layer, transform, max(abs(end) for end in x_range))
     ends = x_range if extreme == "lo" else _negated(x_range)
-    all_views = list(pairs_of(*_layer_views(layer, source.shape, transform)))
+    all_views = list(pairs_of(*_layer_views(layer, source.shape, transform, x_range)))
     if channel is None:
         found = [_blockwise(problem, stage, views, ends) for views in all_views]
         channel = int(np.min(found, axis=0).argmin())

@@ -154,7 +154,7 @@ module napier_top #(
   wire [2:0] op_kind;
   wire [ADDR_W-1:0] base;
   wire [31:0] descriptor_offset;
-  wire error_read, error_write, error_bounds, error_block;
+  wire error_read, error_write, error_bounds, error_block, endless;
   wire desc_write;
   wire [DESC_INDEX_W-1:0] desc_index;
   wire [DATA_W-1:0] desc_data;
@@ -219,7 +219,7 @@ module napier_top #(
       .error_read          (error_read),
       .error_write         (error_write),
       .error_bounds        (error_bounds),
-      .error_block         (error_block),
+      .error_block         (error_block || endless),
       .desc_write          (desc_write),
       .desc_index          (desc_index),
       .desc_data           (desc_data),
@@ -387,7 +387,7 @@ module napier_top #(
   wire [ROWS*FEED-1:0] out_write;
   wire [OUT_ADDR_W-1:0] out_addr;
   wire [LANES*CODE_W-1:0] out_data;
-  wire unused_busy;
+  wire engine_busy;
   wire [31:0] unused_cycles;  // control counts
 
   layer_engine #(
@@ -425,7 +425,7 @@ module napier_top #(
       .clk                  (clk),
       .rst                  (rst || clear),
       .start                (engine_start),
-      .busy                 (unused_busy),
+      .busy                 (engine_busy),
       .done                 (engine_done),
       .cfg_pixel_tiles      (running[4*32+:TILE_W]),
       .cfg_channel_tiles    (running[4*32+16+:TILE_W]),
@@ -491,6 +491,21 @@ module napier_top #(
       .overflow_events      (run_overflow_events),
       .overflow_outputs     (run_overflow_outputs)
   );
+
+  // A run that never ends: feed words or entries lack their `last` bits. A tile's result is read
+  // after at most one cycle for each entry of its columns (or each of its words, in the vector
+  // unit) and for each result of the tile before; 4 times the largest of these is out of the question.
+  localparam integer ENTRIES_W = STREAM_ADDR_W + $clog2(COLS);
+  localparam integer WORDS_W = FEED_ADDR_W > RESULTS_W ? FEED_ADDR_W : RESULTS_W;
+  localparam integer PATIENCE_W = 2 + (ENTRIES_W > WORDS_W ? ENTRIES_W : WORDS_W);
+  logic [PATIENCE_W:0] waited_q;  // cycles of a run since its last result
+
+  assign endless = waited_q[PATIENCE_W];
+
+  always_ff @(posedge clk) begin
+    if (rst || clear || !engine_busy || param_read) waited_q <= '0;
+    else if (!endless) waited_q <= waited_q + 1'b1;
+  end
 
   // Memories
   beat_memory #(

@@ -74,6 +74,20 @@ class Accelerator:
         data = self.image[self.case["program"]]
         return int.from_bytes(data[at : at + 4], "little")
 
+    def weight_blocks(self):
+        """Offset and beats of every block that a pass loads."""
+        passes = range(self.case["descriptors"])
+        blocks = {(self.word(i, 33), self.word(i, 34)) for i in passes}
+        return sorted(block for block in blocks if block[1])
+
+    def fill_weight_memories(self):
+        """Give every beat some value: a run beyond its block reads what happens to lie there."""
+        top = self.dut.u_top
+        streams = [top.g_col[c].u_stream_memory for c in range(int(top.COLS.value))]
+        for memory in (top.u_feed_memory, *streams):
+            for i in range(int(memory.BEATS.value)):
+                memory.memory[i].value = self.rng.getrandbits(int(memory.PAYLOAD_W.value))
+
     async def write(self, offset, value):
         assert await self.host.write(offset, value) == OKAY
 
@@ -183,6 +197,36 @@ async def loads_beyond_a_memory_and_blocks_of_a_wrong_size_are_told(dut):
         assert await machine.read(DESCRIPTOR) == 0
         machine.poke_word(0, n, machine.word(0, n))
         await machine.check_clean_run(f"after a wrong word {n}")
+
+
+@cocotb.test()
+async def weight_blocks_of_any_contents_end_without_the_host(dut):
+    """All words of a block 0, so that no `last` bit comes; then random ones. None needs an abort."""
+    machine = await powered(dut)
+    rng, ends = machine.rng, []
+    machine.fill_weight_memories()
+    for contents in ("zeros", *["random"] * int(os.environ["TIMES"])):
+        blocks = machine.weight_blocks()
+        at, beats = blocks[0] if contents == "zeros" else rng.choice(blocks)
+        beat_bytes = len(dut.u_top.m_axi_rdata) // 8
+        original = bytes(machine.image[at][: beats * beat_bytes])
+        changed = bytearray(beats * beat_bytes)
+        if contents == "random":
+            changed[:] = rng.randbytes(len(changed))
+        for last in range(beat_bytes - 1, len(changed), beat_bytes):  # the bits that end sections
+            changed[last] = changed[last] & 0x7F | original[last] & 0x80
+        machine.poke(at, changed)
+        await FallingEdge(dut.clk)
+        await machine.start()
+        assert await machine.wait(machine.case["endless_cycles"]), contents
+        ends.append(await machine.read(ERROR))
+        assert await machine.read(STATUS) == (FAILED if ends[-1] else DONE), contents
+        machine.poke(at, original)
+        for start, data in machine.image.items():  # a store may have begun
+            machine.poke(start, data)
+        await machine.check_clean_run(f"after a block of {contents} at {at:#x}")
+    assert ends[0] == BLOCK
+    assert set(ends) <= {0, BLOCK}
 
 
 @cocotb.test()

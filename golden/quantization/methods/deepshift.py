@@ -1,9 +1,9 @@
 """DeepShift: w ~ sign(w) * 2**p, p = round(log2 |w|), without any other scale.
 
 A weight between two powers of two takes the larger above sqrt(2) times the smaller (the nearest
-value would change at 1.5). Of the exponents p up to the largest of the layer, at most 0, the
-2**(b - 1) - 1 largest are kept; smaller weights are raised to the smallest, as in the paper's code,
-and only 0 becomes 0. Scales are powers of two.
+value would change at 1.5). 2**(b - 1) - 1 exponents are there, the largest that of the layer's
+largest weight (in the paper's code 0, for weights below 1); smaller weights are raised to the
+smallest, as there, and only 0 becomes 0. Scales are powers of two.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def quantize(task: WeightTask, options: Options) -> WeightCodes:
     magnitudes = np.abs(task.weights)
     exponents = np.rint(np.log2(unit_where_zero(magnitudes)))
     used = exponents[magnitudes > 0]
-    largest = min(0, int(used.max())) if used.size else 0
+    largest = int(used.max()) if used.size else 0
     smallest = largest - len(powers) + 1
     kept = np.clip(exponents, smallest, largest) - smallest
     codes = np.sign(task.weights).astype(np.int64) * powers[kept.astype(np.int64)]

@@ -1,0 +1,599 @@
+"""Fine-tune a float network with its quantizers in place, so that it learns to live with them.
+
+Each step rounds weights and activations as the integer network will (the NumPy statements of
+`golden.quantization` give the values) and lets gradients pass as if nothing had been rounded
+(straight-through, Bengio et al. 2013). Scales of activations are learned with their zero points
+held (LSQ, Esser et al. 2020; in octaves, as in TQT, Jain et al. 2020). What comes out are integer
+codes and scales for every layer: no rounding is left to be done.
+
+Stages follow one another from where the last one ended. n-hot networks take two, uniform and then
+n-hot (arXiv 2103.11704). ``a2q`` and ``a2q+`` are stages of their own: while they learn, weights
+are kept where accumulators of a given width hold every sum (Colbert et al. 2023 and 2024).
+
+One seed gives one result on one machine: images come in an order that depends on seed, stage and
+epoch alone, PyTorch's deterministic kernels are used, and the number of threads is fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from golden.certificates import MAX_BITS
+from golden.errors import InputError
+from golden.fitting import Method
+from golden.float_network import FloatArray, FloatNetwork, FloatReshape, FloatSoftmax, FloatWeighted
+from golden.formats import bits_needed
+from golden.network import Network
+from golden.quantization.activations import QuantizationParameters
+from golden.quantization.assemble import (
+    assemble,
+    prescribed,
+    real_weights,
+    stored_parameters,
+    tied_tensors,
+)
+from golden.quantization.calibrate import WeightSettings
+from golden.quantization.method import Float64Array, WeightCodes, WeightTask
+from golden.quantization.registry import needs_moments, parse_method
+from golden.ranges import Range
+from napier.torch_network import Hook, TorchNetwork, unchanged
+
+Array = NDArray[Any]
+Progress = Callable[[int, int, str], None]
+
+FLOAT = "float"
+"""The stage that quantizes no weights."""
+
+CONFINED: dict[str, Method] = {"a2q": "a2q", "a2q+": "a2q+"}
+"""Stages of `golden.fitting.Method`, each with the bits of the accumulator behind a colon."""
+
+SCALE_CANDIDATES = 32
+"""Scales tried for a channel that must fit an accumulator, before it learns."""
+
+TINY = 1e-12
+"""Stands for the length of a channel of zeros."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the training.
+
+    Parameters
+    ----------
+    method : str
+        A method of the registry with its settings (``nhot:n=2``); ``float``; or ``a2q:P``,
+        ``a2q+:P`` for accumulators of P bits.
+    epochs : int
+        Times that every sample is seen; 0 projects and learns nothing.
+    learning_rate : float
+        Of Adam at the start; it falls to 0 along half a cosine.
+    bits : int
+        Width of the weights' codes.
+    """
+
+    method: str
+    epochs: int
+    learning_rate: float = 1e-3
+    bits: int = 8
+
+
+@dataclass(frozen=True)
+class Training:
+    """How every stage is trained.
+
+    Parameters
+    ----------
+    batch : int
+        Samples of a step.
+    distillation : float
+        Share of the loss that compares with the float network, 0 to 1; labels have the rest.
+    seed : int
+        Of the order of samples.
+    threads : int
+        Of PyTorch; sums of gradients depend on it in their last bits.
+    shift : int
+        Images are moved by up to so many pixels either way, one move a step, zeros coming in; other
+        inputs are left as they are.
+    """
+
+    batch: int = 32
+    distillation: float = 0.5
+    seed: int = 0
+    threads: int = 1
+    shift: int = 0
+
+
+DEFAULT = Training()
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave: its stage (counted from 0), and the mean loss over its samples."""
+
+    stage: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A trained network and the integers it was trained to.
+
+    Parameters
+    ----------
+    network : Network
+        Integers, ready to be run, with the tensors and layers of the float network.
+    weights : dict of layer name to WeightCodes
+    parameters : dict of tensor index to QuantizationParameters
+    biases : dict of layer name to (out_channels,) float32 array
+        Real ones.
+    epochs : tuple of Epoch
+    """
+
+    network: Network
+    weights: dict[str, WeightCodes]
+    parameters: dict[int, QuantizationParameters]
+    biases: dict[str, FloatArray]
+    epochs: tuple[Epoch, ...]
+
+
+def fine_tune(
+    network: FloatNetwork,
+    parameters: Mapping[int, QuantizationParameters],
+    inputs: Sequence[Array],
+    labels: Array | None,
+    stages: Sequence[Stage],
+    *,
+    layers: Mapping[str, WeightSettings] | None = None,
+    training: Training = DEFAULT,
+    progress: Progress | None = None,
+) -> FineTuned:
+    """Train a network with quantized weights and activations.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+        Trained; it is also what the quantized network is compared with while it learns.
+    parameters : mapping of tensor index to QuantizationParameters
+        Of every tensor, as `golden.quantization.calibrate.quantize_network` chooses them. Scales of
+        the network's inputs stay; others learn.
+    inputs : sequence of (N, ...) float array
+        Training samples, one array for each network input.
+    labels : (N,) integer array or None
+        Classes; without them only the float network teaches.
+    stages : sequence of Stage
+    layers : mapping of layer name to WeightSettings, or None
+        Layers that have a method of their own in every stage.
+    training : Training
+    progress : callable or None
+        Called as (done, total, what).
+
+    Returns
+    -------
+    FineTuned
+
+    Raises
+    ------
+    InputError
+        For settings out of range, methods that need more than weights, or an accumulator that
+        cannot hold one operand.
+    """
+    if not stages or stages[-1].method == FLOAT:
+        raise InputError("fine-tuning must end in a stage that quantizes; give it a method")
+    _check(network, inputs, labels, stages, training)
+    with _reproducible(training):
+        trainer = _Trainer(network, parameters, inputs, labels, layers or {}, training)
+        return trainer.result(_run_stages(trainer, stages, progress))
+
+
+def train_float(
+    network: FloatNetwork,
+    inputs: Sequence[Array],
+    labels: Array,
+    stage: Stage,
+    training: Training = DEFAULT,
+    progress: Progress | None = None,
+) -> FloatNetwork:
+    """Train a float network on labels alone, nothing quantized: where fine-tuning starts from.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+        Its weights are the start.
+    inputs, labels, training, progress
+        See `fine_tune`.
+    stage : Stage
+        Its epochs and learning rate are used.
+
+    Raises
+    ------
+    InputError
+    """
+    stage, training = replace(stage, method=FLOAT), replace(training, distillation=0.0)
+    _check(network, inputs, labels, [stage], training)
+    with _reproducible(training):
+        trainer = _Trainer(network, {}, inputs, labels, {}, training)
+        _run_stages(trainer, [stage], progress)
+        return trainer.student.to_float_network()
+
+
+def _run_stages(
+    trainer: _Trainer, stages: Sequence[Stage], progress: Progress | None
+) -> tuple[Epoch, ...]:
+    epochs: list[Epoch] = []
+    total = sum(stage.epochs for stage in stages)
+    for number, stage in enumerate(stages):
+        trainer.begin(number, stage)
+        for _ in range(stage.epochs):
+            if progress is not None:
+                progress(len(epochs), total, stage.method)
+            epochs.append(Epoch(number, trainer.epoch()))
+    return tuple(epochs)
+
+
+def _check(
+    network: FloatNetwork,
+    inputs: Sequence[Array],
+    labels: Array | None,
+    stages: Sequence[Stage],
+    training: Training,
+) -> None:
+    for stage in stages:
+        if stage.epochs < 0 or not stage.learning_rate > 0:
+            raise InputError(
+                f"a stage needs epochs from 0 and a learning rate above 0, not {stage.epochs} and"
+                f" {stage.learning_rate:g}; for example 3 and 0.001"
+            )
+        if not 2 <= stage.bits <= 8:
+            raise InputError(f"weights must have 2 to 8 bits, not {stage.bits}; choose a width")
+    if training.batch < 1 or not 0 <= training.distillation <= 1 or training.threads < 1:
+        raise InputError(
+            "training needs a batch and threads from 1 and a share of distillation from 0 to 1, not"
+            f" {training.batch}, {training.threads} and {training.distillation:g}; for example 32,"
+            " 1 and 0.5"
+        )
+    sides = [side for array in inputs if array.ndim == 4 for side in array.shape[1:3]]
+    if not 0 <= training.shift < min(sides, default=1):
+        raise InputError(
+            f"images can be moved by 0 to {min(sides, default=1) - 1} pixels, not {training.shift};"
+            " for example by 1"
+        )
+    counts = {len(array) for array in inputs} | ({len(labels)} if labels is not None else set())
+    if len(counts) != 1:
+        raise InputError(
+            f"samples and labels must be equally many, not {sorted(counts)}; give one class number"
+            " for each sample"
+        )
+    shape = network.tensors[_logits(network)[0]].shape
+    classes = int(np.prod(shape[1:]))
+    if labels is not None and not 0 <= labels.min() <= labels.max() < classes:
+        raise InputError(
+            f"labels must be classes 0 to {classes - 1} of {network.name}, but reach from"
+            f" {labels.min()} to {labels.max()}; give labels of this model"
+        )
+
+
+@contextmanager
+def _reproducible(training: Training) -> Iterator[None]:
+    """Deterministic kernels on a fixed number of threads; what was set before is set again."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(training.threads)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+
+
+# Weights ------------------------------------------------------------------------------------------
+
+
+class _WeightQuantizer(Protocol):
+    """From the weights of a layer, while it learns, to what the hardware will have."""
+
+    def __call__(self, weights: torch.Tensor) -> torch.Tensor:
+        """Real values of the codes; gradients pass."""
+
+    def codes(self, weights: torch.Tensor) -> WeightCodes:
+        """Codes and scales."""
+
+    def learned(self) -> list[torch.Tensor]:
+        """List what it learns itself."""
+
+
+def _rows(weights: torch.Tensor) -> torch.Tensor:
+    return weights.reshape(len(weights), -1)
+
+
+def _logarithms(values: Float64Array) -> torch.Tensor:
+    return torch.tensor(np.log2(values), dtype=torch.float32, requires_grad=True)
+
+
+class _Projected:
+    """Any method of the registry; the gradient of the projection is taken to be 1."""
+
+    def __init__(self, layer: FloatWeighted, settings: WeightSettings) -> None:
+        self.settings = settings
+        if needs_moments(settings.method, settings.options):
+            raise InputError(
+                f"method {settings.text} chooses by calibration data, which change in every step"
+                " of training; fine-tune with a method that needs weights alone"
+            )
+        shape = layer.weights.shape
+        self.kernel = (shape[1], shape[2], shape[3]) if len(shape) == 4 else (1, 1, shape[1])
+
+    def codes(self, weights: torch.Tensor) -> WeightCodes:
+        rows = _rows(weights).detach().numpy().astype(np.float64)
+        task = WeightTask(rows, self.settings.bits, None, self.kernel)
+        return self.settings.method.quantize(task, self.settings.options)
+
+    def __call__(self, weights: torch.Tensor) -> torch.Tensor:
+        reals = torch.from_numpy(real_weights(self.codes(weights), tuple(weights.shape)))
+        return weights + (reals - weights).detach()
+
+    def learned(self) -> list[torch.Tensor]:
+        return []
+
+
+class _Confined:
+    """Weights whose sums an accumulator of P bits holds: A2Q and A2Q+.
+
+    w = g v / |v| with |.| the sum of magnitudes and g at most scale * limit; codes are w / scale
+    rounded toward zero. A2Q+ subtracts the mean of v first. Operands lie in [a, b], a <= 0 <= b,
+    and M = 2**(P - 1) - 1: the limit is M over the power of two that holds every operand's
+    magnitude, and 2 M / (b - a) for A2Q+, half of it for either sign. v, g and scale learn.
+    """
+
+    def __init__(
+        self, weights: torch.Tensor, method: Method, acc_bits: int, operands: Range, bits: int
+    ) -> None:
+        low, high = operands
+        self.method, self.bits, self.levels = method, bits, (1 << (bits - 1)) - 1
+        largest = (1 << (acc_bits - 1)) - 1
+        self.limit = largest / (1 << (bits_needed(low, high) - 1))
+        if method == "a2q+":
+            self.limit = 2 * largest / (high - low)
+        if self.limit < (2 if method == "a2q+" else 1):
+            raise InputError(
+                f"accumulators of {acc_bits} bits cannot hold a single operand ({low} to {high}) as"
+                f" {method} counts it; ask for more bits"
+            )
+        rows = self._direction(weights).detach().numpy().astype(np.float64)
+        norm = np.maximum(np.abs(rows).sum(axis=1), TINY)
+        self.log_scale = _logarithms(self._first_scale(rows, norm))
+        self.log_gain = _logarithms(norm)
+
+    def _first_scale(self, rows: Float64Array, norm: Float64Array) -> Float64Array:
+        """Scale of the least squared error, from all levels used to nothing shortened."""
+        finest = np.maximum(np.abs(rows).max(axis=1), TINY) / self.levels
+        coarsest = np.maximum(norm / self.limit, finest)
+        best: Float64Array = finest
+        least = np.full(len(rows), np.inf)
+        for step in range(SCALE_CANDIDATES + 1):
+            scale = finest * (coarsest / finest) ** (step / SCALE_CANDIDATES)
+            shortened = rows * np.minimum(1, scale * self.limit / norm)[:, np.newaxis]
+            found = scale[:, np.newaxis] * self._toward_zero(shortened, scale)
+            error = ((rows - found) ** 2).sum(axis=1)
+            best, least = np.where(error < least, scale, best), np.minimum(error, least)
+        return best
+
+    def _toward_zero(self, rows: Float64Array, scale: Float64Array) -> NDArray[np.int64]:
+        steps = np.clip(rows / scale[:, np.newaxis], -self.levels, self.levels)
+        return np.trunc(steps).astype(np.int64)
+
+    def _direction(self, weights: torch.Tensor) -> torch.Tensor:
+        rows = _rows(weights)
+        return rows - rows.mean(dim=1, keepdim=True) if self.method == "a2q+" else rows
+
+    def _real(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights before they are rounded, and the scales."""
+        direction, scale = self._direction(weights), torch.exp2(self.log_scale)
+        gain = torch.minimum(torch.exp2(self.log_gain), scale * self.limit)
+        norm = direction.abs().sum(dim=1).clamp_min(TINY)
+        return direction * (gain / norm)[:, None], scale
+
+    def codes(self, weights: torch.Tensor) -> WeightCodes:
+        rows, scale = (x.detach().numpy().astype(np.float64) for x in self._real(weights))
+        codes = self._toward_zero(rows, scale)
+        return WeightCodes(codes, scale, self.bits, float(codes.size * self.bits))
+
+    def __call__(self, weights: torch.Tensor) -> torch.Tensor:
+        rows, scale = self._real(weights)
+        codes = torch.from_numpy(self.codes(weights).codes.astype(np.float32))
+        reals = rows + scale[:, None] * (codes - rows / scale[:, None]).detach()
+        return reals.reshape(weights.shape)
+
+    def learned(self) -> list[torch.Tensor]:
+        return [self.log_gain, self.log_scale]
+
+
+# Activations --------------------------------------------------------------------------------------
+
+
+class _Activations:
+    """Scales that learn, one for tensors that share their codes; those of `held` tensors do not."""
+
+    def __init__(
+        self,
+        network: FloatNetwork,
+        parameters: Mapping[int, QuantizationParameters],
+        held: Iterable[int],
+    ) -> None:
+        self.start = dict(parameters)
+        self.groups = tied_tensors(network)
+        fixed = {self.groups[index] for index in held}
+        self.log_scales = {
+            group: torch.tensor(np.log2(parameters[group].scale), requires_grad=True)
+            for group in dict.fromkeys(self.groups)
+            if group in parameters and group not in fixed
+        }
+
+    def __call__(self, index: int, values: torch.Tensor) -> torch.Tensor:
+        parameters, group = self.start[index], self.groups[index]
+        scale = torch.tensor(parameters.scale, dtype=torch.float32)
+        if group in self.log_scales:
+            scale = torch.exp2(self.log_scales[group]).float()
+        steps = values / scale
+        rounded = steps + (torch.round(steps) - steps).detach()
+        low, high = (code - parameters.zero_point for code in (parameters.low, parameters.high))
+        return torch.clamp(rounded, low, high) * scale
+
+    def learned(self) -> list[torch.Tensor]:
+        return list(self.log_scales.values())
+
+    def result(self) -> dict[int, QuantizationParameters]:
+        """Scales as they are now, as model files store them."""
+        scales = {group: 2.0 ** value.item() for group, value in self.log_scales.items()}
+        return {
+            index: stored_parameters(replace(p, scale=scales.get(self.groups[index], p.scale)))
+            for index, p in self.start.items()
+        }
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+class _Trainer:
+    """The network, its quantizers, and where the training stands."""
+
+    def __init__(
+        self,
+        network: FloatNetwork,
+        parameters: Mapping[int, QuantizationParameters],
+        inputs: Sequence[Array],
+        labels: Array | None,
+        layers: Mapping[str, WeightSettings],
+        training: Training,
+    ) -> None:
+        self.network, self.layers, self.training = network, layers, training
+        self.distillation = 1.0 if labels is None else training.distillation
+        self.inputs = [torch.from_numpy(np.asarray(array, np.float32)) for array in inputs]
+        self.labels = None if labels is None else torch.from_numpy(labels.astype(np.int64))
+        self.scores, self.beta = _logits(network)
+        self.teacher, self.student = TorchNetwork(network), TorchNetwork(network)
+        held = (*network.inputs, *prescribed(network))
+        self.activations = _Activations(network, parameters, held)
+
+    def begin(self, number: int, stage: Stage) -> None:
+        """Put the quantizers of a stage in and start its optimizer."""
+        self.number, self.stage, self.done = number, stage, 0
+        self.quantizers: dict[int, _WeightQuantizer] = {}
+        learned = [*self.student.weights.values(), *self.student.biases.values()]
+        if stage.method != FLOAT:
+            self.quantizers = {
+                index: self._quantizer(index, layer)
+                for index, layer in enumerate(self.network.layers)
+                if isinstance(layer, FloatWeighted)
+            }
+            learned += [x for each in self.quantizers.values() for x in each.learned()]
+            learned += self.activations.learned()
+        self.optimizer = torch.optim.Adam(learned, lr=stage.learning_rate)
+
+    def _quantizer(self, index: int, layer: FloatWeighted) -> _WeightQuantizer:
+        if layer.name in self.layers:
+            return _Projected(layer, self.layers[layer.name])
+        name, _, width = self.stage.method.partition(":")
+        if name not in CONFINED:
+            method, options = parse_method(self.stage.method)
+            return _Projected(layer, WeightSettings(method, options, self.stage.bits))
+        acc_bits = _acc_bits(name, width)
+        operands = self._operands(layer.inputs[0])
+        weights, kind = self.student.weights[index], CONFINED[name]
+        return _Confined(weights, kind, acc_bits, operands, self.stage.bits)
+
+    def _operands(self, tensor: int) -> Range:
+        """Codes of 8 bits minus the zero point, which does not learn."""
+        zero_point = self.activations.start[tensor].zero_point
+        return -128 - zero_point, 127 - zero_point
+
+    def epoch(self) -> float:
+        """Show every sample once; the mean loss."""
+        generator = np.random.default_rng([self.training.seed, self.number, self.done])
+        order = torch.from_numpy(generator.permutation(len(self.inputs[0])))
+        steps = -(-len(order) // self.training.batch)
+        total = 0.0
+        for step in range(steps):
+            chosen = order[step * self.training.batch : (step + 1) * self.training.batch]
+            progress = (self.done + step / steps) / self.stage.epochs
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.stage.learning_rate * (1 + np.cos(np.pi * progress)) / 2
+            move = generator.integers(-self.training.shift, self.training.shift + 1, 2)
+            total += self._step([_moved(x[chosen], *move) for x in self.inputs], chosen)
+        self.done += 1
+        return total / len(order)
+
+    def _step(self, inputs: list[torch.Tensor], chosen: torch.Tensor) -> float:
+        """Learn from some samples; the sum of their losses."""
+        with torch.no_grad():
+            wanted = self._scores(self.teacher, inputs, unchanged, unchanged)
+        quantized = self.stage.method != FLOAT
+        tensors: Hook = self.activations if quantized else unchanged
+        scores = self._scores(self.student, inputs, self._weights, tensors)
+        loss = self.distillation * functional.cross_entropy(scores, wanted.softmax(dim=1))
+        if self.labels is not None:
+            loss = loss + (1 - self.distillation) * functional.cross_entropy(
+                scores, self.labels[chosen]
+            )
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        return float(loss.item()) * len(chosen)
+
+    def _scores(
+        self, network: TorchNetwork, inputs: list[torch.Tensor], weights: Hook, tensors: Hook
+    ) -> torch.Tensor:
+        (scores,) = network(inputs, weights=weights, tensors=tensors, keep=[self.scores])
+        return self.beta * scores.reshape(len(scores), -1)
+
+    def _weights(self, index: int, weights: torch.Tensor) -> torch.Tensor:
+        return self.quantizers[index](weights) if index in self.quantizers else weights
+
+    def result(self, epochs: tuple[Epoch, ...]) -> FineTuned:
+        """Integers of everything as it is now."""
+        weights = {
+            self.network.layers[index].name: quantizer.codes(self.student.weights[index])
+            for index, quantizer in self.quantizers.items()
+        }
+        biases = {
+            self.network.layers[index].name: bias.detach().numpy().copy()
+            for index, bias in self.student.biases.items()
+        }
+        parameters = self.activations.result()
+        network = assemble(self.network, parameters, weights, biases)
+        return FineTuned(network, weights, parameters, biases, epochs)
+
+
+def _moved(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Images that lie elsewhere in their frame."""
+    if images.ndim != 4 or not (down or right):
+        return images
+    return functional.pad(images, (0, 0, int(right), -int(right), int(down), -int(down)))
+
+
+def _acc_bits(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 2 <= int(text) <= MAX_BITS):
+        raise InputError(
+            f"method {name} needs the bits of the accumulator, 2 to {MAX_BITS}, not {text!r}; for"
+            f" example {name}:16"
+        )
+    return int(text)
+
+
+def _logits(network: FloatNetwork) -> tuple[int, float]:
+    """Tensor that holds the class scores before a softmax, and the factor that it applies."""
+    tensor = network.outputs[0]
+    makers = {layer.outputs[0]: layer for layer in network.layers}
+    while isinstance(makers.get(tensor), FloatReshape):
+        (tensor,) = makers[tensor].inputs
+    maker = makers.get(tensor)
+    if isinstance(maker, FloatSoftmax):
+        return maker.inputs[0], maker.beta
+    return tensor, 1.0

@@ -1,0 +1,432 @@
+"""Legal random stimuli for the engine and the whole accelerator.
+
+As in `rtl_models.stimuli`. The modules below these are subjects themselves and stay as they are:
+what is mutated is how they are put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from random import Random
+
+from golden.errors import HardwareError
+from rtl_models.mutants import Dut, Subject
+from rtl_models.parameters import top_parameters
+from rtl_models.random_networks import random_network
+from rtl_models.sources import sources
+from rtl_models.stimuli import MAC, RARELY, array_column, moods
+from rtl_models.stimuli_control import (
+    ABORT,
+    BASE_HIGH,
+    BASE_LOW,
+    CONTROL,
+    ENABLE,
+    INTERRUPT,
+    LAYER,
+    PROGRAM,
+    START,
+    Host,
+)
+from rtl_models.stimuli_units import ADD, MAX, MUL, SUM, pair_configuration
+from rtl_models.top import Memory
+from simulator.compiler import CompiledNetwork, compile_network
+from simulator.hardware import Hardware, hardware_from_dict
+
+ROWS, COLS, FEED, LANES, CODE_BITS, WEIGHT_BITS = 2, 2, 2, 1, 8, 5
+X_BITS = CODE_BITS + 1
+LANE_BITS = 1
+GROUPS = ROWS // LANES
+
+
+def below(module: str) -> tuple[str, ...]:
+    """Names of all modules that a module is made of."""
+    return tuple(path.stem for path in sources(module) if path.stem != module)
+
+
+class Streams:
+    """Entries of the array's columns in their memories, and what the memories put out.
+
+    Parameters
+    ----------
+    rng : Random
+    words : sequence of int
+        Words of each channel tile.
+    size : int
+        Entries of a memory.
+    """
+
+    def __init__(self, rng: Random, words: Sequence[int], size: int) -> None:
+        columns = [self._column(rng, words) for _ in range(COLS)]
+        while max(map(len, columns)) > size:
+            columns = [self._column(rng, words) for _ in range(COLS)]
+        self.base = rng.randrange(size)
+        self._entry_bits = 5 + LANE_BITS + WEIGHT_BITS
+        noise = [rng.getrandbits(self._entry_bits) for _ in range(size)]
+        self._memories = [list(noise) for _ in columns]
+        for memory, column in zip(self._memories, columns, strict=True):
+            for place, entry in enumerate(column):
+                memory[(self.base + place) % size] = entry
+        self._outputs = [0] * COLS
+
+    @staticmethod
+    def _column(rng: Random, words: Sequence[int]) -> list[int]:
+        return [
+            entry
+            for count in words
+            for entry in array_column(rng, count, FEED, LANE_BITS, WEIGHT_BITS)
+        ]
+
+    @property
+    def output(self) -> int:
+        """Output registers of all memories."""
+        return sum(entry << self._entry_bits * c for c, entry in enumerate(self._outputs))
+
+    def read(self, dut: Dut) -> None:
+        """Take over what is read in this cycle."""
+        bits = dut.ports.outputs["stream_addr"] // COLS
+        for c, memory in enumerate(self._memories):
+            if dut["stream_read"] >> c & 1:
+                self._outputs[c] = memory[dut["stream_addr"] >> bits * c & (1 << bits) - 1]
+
+
+def tile_lengths(rng: Random, mode: int, channel_tiles: int) -> list[int]:
+    """Draw the words of each channel tile."""
+    if mode in (ADD, MUL):
+        return [2] * channel_tiles
+    return [rng.choice([1, 2, 3, 4]) for _ in range(channel_tiles)]
+
+
+def drive_core(dut: Dut, rng: Random, cycles: int) -> None:
+    """Drive runs of the array and of the vector unit; words, drains and flushes at their paces."""
+    widths = dut.ports.inputs
+    size = 1 << widths["cfg_stream_base"]
+    valids, readies = moods(rng), moods(rng)
+    dut.cycle(rst=1, flush=0, begin_run=0, feed_valid=0, handoff_ready=0)
+    while dut.cycles < cycles:
+        mode = rng.choice([0, 0, 0, SUM, MAX, ADD, MUL])
+        drains = int(rng.random() < 0.85)
+        pixel_tiles, channel_tiles = (rng.randint(1, 3), rng.randint(1, 3)) if drains else (1, 1)
+        words = tile_lengths(rng, mode, channel_tiles)
+        streams = Streams(rng, words, size)
+        stream = [
+            n == length - 1 for length in words for _ in range(pixel_tiles) for n in range(length)
+        ]
+        fired, tiles, offered, age, data = 0, pixel_tiles * channel_tiles, False, 0, 0
+        mask = 0
+        extra = rng.randrange(8)
+        while (fired < tiles or extra) and age < 1500 and rng.random() >= RARELY / 5:
+            extra -= fired == tiles
+            if not offered:
+                offered = age > 1 and bool(stream) and rng.random() < next(valids)
+                data, mask = rng.getrandbits(widths["feed_data"]), rng.getrandbits(ROWS)
+            dut.cycle(
+                rst=0,
+                flush=age == 0,
+                begin_run=age == 1,
+                cfg_mode=mode,
+                cfg_drain=drains,
+                cfg_stream_base=streams.base,
+                pixel_last=fired % pixel_tiles == pixel_tiles - 1,
+                run_last=fired == tiles - 1,
+                feed_valid=offered,
+                feed_data=data,
+                feed_mask=mask,
+                feed_last=stream[0] if offered else rng.getrandbits(1),
+                stream_entry=streams.output,
+                handoff_ready=rng.random() < next(readies),
+                result_col=rng.randrange(2),
+            )
+            streams.read(dut)
+            if offered and dut["feed_ready"]:
+                offered = False
+                stream.pop(0)
+            fired += dut["fire"]
+            age += 1
+        if fired < tiles or rng.random() < 0.2:
+            dut.cycle(rst=1, feed_valid=0)
+
+
+def drive_engine(dut: Dut, rng: Random, cycles: int) -> None:
+    """Drive runs of the array and of the vector unit with all of their memories."""
+    widths = dut.ports.inputs
+    feed_size, stream_size = 1 << widths["cfg_feed_base"], 1 << widths["cfg_stream_base"]
+    coordinate_bits = widths["cfg_height"]
+    low_bits = widths["feed_word"] - 1
+    dut.cycle(rst=1, start=0)
+    word = codes = parameters = 0
+    while dut.cycles < cycles:
+        mode = rng.choice([0, 0, 0, SUM, MAX, ADD, MUL])
+        drains = int(rng.random() < 0.85)
+        pixel_tiles, channel_tiles = (rng.randint(1, 3), rng.randint(1, 3)) if drains else (1, 1)
+        lengths = tile_lengths(rng, mode, channel_tiles)
+        streams = Streams(rng, lengths, stream_size)
+        feed = [rng.getrandbits(low_bits) for _ in range(feed_size)]
+        base = place = rng.randrange(feed_size)
+        for length in lengths:
+            place += length
+            feed[(place - 1) % feed_size] |= 1 << low_bits
+        limit = 1 << (coordinate_bits - 2)
+        columns = FEED if mode else COLS
+        low, high = sorted(rng.randint(-128, 127) for _ in range(2))
+        values = pair_configuration(dut, rng, mode) | {
+            "cfg_pixel_tiles": pixel_tiles,
+            "cfg_channel_tiles": channel_tiles,
+            "cfg_results": columns * GROUPS,
+            "cfg_results_last": rng.randint(1, columns) * GROUPS,
+            "cfg_feed_base": base,
+            "cfg_stream_base": streams.base,
+            "cfg_height": rng.randint(1, limit),
+            "cfg_width": rng.randint(1, limit),
+            "cfg_end_y": rng.randint(0, limit),
+            "cfg_end_x": rng.randint(0, limit),
+            "cfg_drain": drains,
+            "cfg_minimum": low,
+            "cfg_maximum": high,
+            "cfg_output_zero_point": rng.randint(low, high),
+            "cfg_input_zero_point": rng.randint(-128, 127),
+        }
+        for axis in "yx":
+            starts = [rng.randint(-3, 9) % (1 << coordinate_bits) for _ in range(ROWS)]
+            values[f"cfg_start_{axis}"] = sum(
+                s << coordinate_bits * r for r, s in enumerate(starts)
+            )
+        for name in ("step_y", "step_x", "row_y", "wrap_x", "pitch_x"):
+            values[f"cfg_{name}"] = rng.randint(0, 12)
+        left = [n for n in widths if n.startswith("cfg_") and n not in values]
+        values |= {name: rng.getrandbits(widths[name]) for name in left}
+        values["rst"] = 0
+        age, done = 0, False
+        while not done and age < 1500 and rng.random() >= RARELY / 5:
+            dut.cycle(
+                start=age == 0 or rng.random() < 0.1,
+                feed_word=word,
+                act_code=codes,
+                stream_entry=streams.output,
+                param_word=parameters,
+                **values,
+            )
+            values = {}
+            done = bool(dut["done"]) and age > 0
+            streams.read(dut)
+            if dut["feed_read"]:
+                word = feed[dut["feed_addr"]]
+            if dut["act_read"]:
+                codes = rng.getrandbits(widths["act_code"])
+            if dut["param_read"]:
+                bias = rng.choice([0, rng.getrandbits(32), rng.randint(-200, 200)]) & 0xFFFFFFFF
+                scale = rng.randrange(1 << rng.randrange(8, 31)) << 8
+                parameters = bias << 40 | scale | rng.randint(-12, 0) & 0xFF
+            age += 1
+        if not done:
+            dut.cycle(rst=1, start=0)
+        for _ in range(rng.randrange(3)):
+            dut.cycle(rst=0, start=0)
+
+
+# -- whole accelerator ----------------------------------------------------------------------------
+
+FEED_BEATS, STREAM_BEATS, PARAM_WORDS = 64, 128, 64
+
+
+@cache
+def small_machine() -> Hardware:
+    """Return an accelerator of few PEs and small buffers."""
+    return hardware_from_dict(
+        {
+            "name": "small",
+            "clock_hz": 1e8,
+            "array": {"rows": ROWS, "cols": 3, "feed": FEED, "lookahead": 4, "acc_bits": 12}
+            | {"acc_overflow": "saturate", "activation_bits": 8, "weight_bits": 4},
+            "pe": {"kind": "mac", "terms": 1},
+            "post": {"lanes": 2},
+            "buffers": {"activation_bytes": 512, "weight_bytes": 4096, "output_bytes": 256}
+            | {"double_buffer": True},
+            "dram": {"bytes_per_cycle": 8, "latency_cycles": 3},
+        }
+    )
+
+
+def compiled_networks(rng: Random) -> Iterator[tuple[CompiledNetwork, Memory]]:
+    """Draw networks that the small machine holds, and their memories."""
+    from numpy.random import default_rng
+
+    machine = small_machine()
+    while True:
+        draws = default_rng(rng.getrandbits(32))
+        network, inputs = random_network(draws, machine, 2)
+        try:
+            compiled = compile_network(network, machine)
+        except HardwareError:
+            continue
+        memories = compiled.plan.memories
+        needed = memories.feed_beats, memories.stream_beats, memories.parameter_words
+        if any(n > m for n, m in zip(needed, (FEED_BEATS, STREAM_BEATS, PARAM_WORDS), strict=True)):
+            continue
+        memory = Memory(compiled)
+        for index, codes in zip(network.inputs, inputs, strict=True):
+            memory.write(index, codes)
+        for constant in network.constants:
+            memory.write(constant.tensor, constant.codes)
+        yield compiled, memory
+
+
+class Bus:
+    """A memory on AXI4 that pauses at random; a rare beat answers with an error.
+
+    Parameters
+    ----------
+    rng : Random
+    data : bytes-like
+    base : int
+        Address of its first byte.
+    fails : float
+        Probability of an error.
+    """
+
+    def __init__(self, rng: Random, data: bytes, base: int, fails: float) -> None:
+        self._rng, self._data, self._base, self._fails = rng, bytearray(data), base, fails
+        self._paces = {name: moods(rng) for name in ("ar", "r", "aw", "w", "b")}
+        self._reads: list[list[int]] = []
+        self._writes: list[int] = []
+        self._beats: list[tuple[int, int, int]] = []
+        self._answers = 0
+        self._beat: dict[str, int] = {}
+        self._answer: dict[str, int] = {}
+
+    def inputs(self, data_bits: int) -> dict[str, int]:
+        """Draw the inputs of this cycle; what was shown and not taken stays."""
+        rng, paces = self._rng, {name: next(pace) for name, pace in self._paces.items()}
+        size = data_bits // 8
+        if not self._beat and self._reads and rng.random() < paces["r"]:
+            place = self._reads[0][0] - self._base
+            self._beat = {
+                "rvalid": 1,
+                "rdata": int.from_bytes(self._data[place : place + size].ljust(size), "little"),
+                "rlast": self._reads[0][1] == 1,
+                "rresp": rng.choice([2, 3]) if rng.random() < self._fails else 0,
+            }
+        if not self._answer and self._answers and rng.random() < paces["b"]:
+            fails = rng.random() < self._fails
+            self._answer = {"bvalid": 1, "bresp": rng.choice([2, 3]) if fails else 0}
+        values: dict[str, int] = {
+            f"{name}ready": rng.random() < paces[name] for name in ("ar", "aw", "w")
+        }
+        values |= self._beat or {"rvalid": 0, "rdata": rng.getrandbits(data_bits)}
+        values |= self._answer or {"bvalid": 0}
+        return {f"m_axi_{name}": value for name, value in values.items()}
+
+    def take(self, dut: Dut, data_bits: int) -> None:
+        """See what was transferred in this cycle."""
+
+        def moved(channel: str) -> bool:
+            ready = dut.value(f"m_axi_{channel}ready")
+            return bool(dut[f"m_axi_{channel}valid"] and ready)
+
+        size = data_bits // 8
+        if self._beat and dut["m_axi_rready"]:
+            self._beat = {}
+            self._reads[0][0] += size
+            self._reads[0][1] -= 1
+            if not self._reads[0][1]:
+                self._reads.pop(0)
+        if self._answer and dut["m_axi_bready"]:
+            self._answer = {}
+            self._answers -= 1
+        if moved("ar"):
+            self._reads.append([dut["m_axi_araddr"], dut["m_axi_arlen"] + 1])
+        if moved("aw"):
+            self._writes.append(dut["m_axi_awaddr"])
+        if moved("w"):
+            self._beats.append((dut["m_axi_wdata"], dut["m_axi_wstrb"], dut["m_axi_wlast"]))
+        while self._writes and self._beats:
+            data, strobes, last = self._beats.pop(0)
+            place = self._writes[0] - self._base
+            for lane in range(size):
+                if strobes >> lane & 1 and 0 <= place + lane < len(self._data):
+                    self._data[place + lane] = data >> 8 * lane & 255
+            self._writes[0] += size
+            if last:
+                self._writes.pop(0)
+                self._answers += 1
+
+
+def drive_top(dut: Dut, rng: Random, cycles: int) -> None:
+    """Run random networks from a host; memories pause, some programs are cut off or fail."""
+    data_bits = dut.ports.inputs["m_axi_rdata"]
+    queue: list[tuple[int, int, int]] = []
+
+    def written(_: Random) -> tuple[int, int, int] | None:
+        return queue.pop(0) if queue else None
+
+    quiet = {f"s_axi_{channel}valid": 0 for channel in ("aw", "w", "ar")}
+    quiet |= {"m_axi_rvalid": 0, "m_axi_bvalid": 0}
+    networks = compiled_networks(rng)
+    host = Host(rng, written)
+    dut.cycle(rst=1, s_axi_bready=0, s_axi_rready=0, **quiet)
+    while dut.cycles < cycles:
+        compiled, memory = next(networks)
+        base = rng.getrandbits(20) << 12
+        bus = Bus(rng, memory.data.tobytes(), base, 0.001 if rng.random() < 0.2 else 0.0)
+        program = compiled.plan.programs[0].descriptor_offset
+        writes = ((BASE_LOW, base & 0xFFFFFFFF), (BASE_HIGH, base >> 32), (PROGRAM, program))
+        queue += [(offset, value, 15) for offset, value in (*writes, (ENABLE, 3), (CONTROL, START))]
+        age, patience, ended = 0, rng.choice([3000, 3000, 3000, rng.randrange(2000)]), 0
+        by_reset = rng.getrandbits(1)
+        while ended < 60 and not (by_reset and age > patience):
+            if age == patience:
+                queue.append((CONTROL, ABORT, 15))
+            dut.cycle(rst=0, **bus.inputs(data_bits), **host.inputs())
+            bus.take(dut, data_bits)
+            host.take(dut)
+            if dut["irq"] and not ended:
+                queue += [(LAYER, rng.randrange(3), 15) for _ in range(2)]
+            ended += bool(dut["irq"]) or ended > 0
+            age += 1
+        queue.clear()
+        if ended < 60:
+            dut.cycle(rst=1)
+            host.reset()
+        else:
+            queue.append((INTERRUPT, 3, 15))
+
+
+_HOST = {"s_axi_rdata": "s_axi_rvalid", "s_axi_rresp": "s_axi_rvalid"}
+_HOST |= {"s_axi_bresp": "s_axi_bvalid"}
+_ENGINE = {"ROWS": ROWS, "COLS": COLS, "FEED": FEED, "DEPTH": 2, "PE_KIND": MAC}
+_ENGINE |= {"CODE_W": CODE_BITS, "WEIGHT_W": WEIGHT_BITS, "ACC_BITS": 12, "EVENTS_W": 3}
+_ENGINE |= {"SATURATE": 1, "TAP_W": 2, "STREAM_ADDR_W": 6}
+
+SUBJECTS = (
+    Subject(
+        "engine_core",
+        "engine_core",
+        _ENGINE,
+        drive_core,
+        gates={"stream_addr": "stream_read[]"},
+        kept=below("engine_core"),
+    ),
+    Subject(
+        "layer_engine",
+        "layer_engine",
+        _ENGINE
+        | {"LANES": LANES, "FEED_ADDR_W": 5, "ACT_ADDR_W": 4, "PARAM_ADDR_W": 4, "OUT_ADDR_W": 4}
+        | {"COORD_W": 8, "TILE_W": 4},
+        drive_engine,
+        gates={"stream_addr": "stream_read[]", "feed_addr": "feed_read", "act_addr": "act_read"}
+        | {"param_addr": "param_read", "out_addr": "out_write", "out_data": "out_write"},
+        kept=below("layer_engine"),
+    ),
+    Subject(
+        "napier_top",
+        "napier_top",
+        top_parameters(small_machine(), FEED_BEATS, STREAM_BEATS, PARAM_WORDS) | {"LAYERS": 4},
+        drive_top,
+        gates=_HOST
+        | {"m_axi_araddr": "m_axi_arvalid", "m_axi_arlen": "m_axi_arvalid"}
+        | {"m_axi_awaddr": "m_axi_awvalid", "m_axi_awlen": "m_axi_awvalid"}
+        | {"m_axi_wdata": "m_axi_wvalid", "m_axi_wstrb": "m_axi_wvalid"}
+        | {"m_axi_wlast": "m_axi_wvalid"},
+        kept=below("napier_top"),
+    ),
+)

@@ -1,0 +1,315 @@
+"""Fine-tuning: PyTorch computes what NumPy computes, gradients pass, integers come out."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from golden.certificates import certify
+from golden.errors import InputError
+from golden.float_network import (
+    FloatActivation,
+    FloatAdd,
+    FloatConcat,
+    FloatConstant,
+    FloatConv2D,
+    FloatDense,
+    FloatLayer,
+    FloatMean,
+    FloatMul,
+    FloatNetwork,
+    FloatPad,
+    FloatPool2D,
+    FloatReshape,
+    FloatResize,
+    FloatSoftmax,
+    FloatTensor,
+)
+from golden.float_run import rounded, run_float
+from golden.network import Network, Padding, WeightedLayer
+from golden.quantization.activations import QuantizationParameters
+from golden.quantization.calibrate import Settings, WeightSettings, quantize_network
+from golden.quantization.from_integer import dequantize
+from golden.quantization.registry import parse_method
+from golden.ranges import clamp_ranges
+from golden.run import run
+from napier.loading import load_model, shipped_file
+from napier.torch_network import TorchNetwork
+from napier.training import (
+    FineTuned,
+    Stage,
+    Training,
+    _Activations,
+    _moved,
+    fine_tune,
+    train_float,
+)
+
+
+def every_layer() -> FloatNetwork:
+    """A network with each kind of layer, odd paddings, strides, a group and a constant."""
+    draw = np.random.default_rng(1)
+    tensors: list[FloatTensor] = []
+    layers: list[FloatLayer] = []
+
+    def tensor(name: str, *shape: int) -> int:
+        tensors.append(FloatTensor(name, (1, *shape)))
+        return len(tensors) - 1
+
+    def values(*shape: int) -> np.ndarray:
+        return draw.normal(0, 0.4, shape).astype(np.float32)
+
+    x = tensor("x", 7, 9, 2)
+    conv = tensor("conv", 4, 5, 6)
+    layers.append(
+        FloatConv2D(
+            "conv", (x,), (conv,), values(6, 3, 3, 1), values(6), "relu6",
+            (2, 2), (1, 1), Padding(1, 1, 1, 1), 2,
+        )
+    )  # fmt: skip
+    wide = tensor("wide", 2, 3, 6)
+    layers.append(
+        FloatConv2D(
+            "wide", (conv,), (wide,), values(6, 2, 2, 6), values(6), "none", dilation=(2, 2)
+        )
+    )
+    clipped = tensor("clipped", 2, 3, 6)
+    layers.append(FloatActivation("clipped", (wide,), (clipped,), "relu_n1_to_1"))
+    average = tensor("average", 2, 3, 6)
+    layers.append(
+        FloatPool2D("average", (conv,), (average,), "average", (3, 3), (2, 2), Padding(1, 0, 1, 1))
+    )
+    largest = tensor("largest", 2, 3, 6)
+    layers.append(
+        FloatPool2D("largest", (conv,), (largest,), "max", (3, 3), (2, 2), Padding(1, 0, 1, 1))
+    )
+    added = tensor("added", 2, 3, 6)
+    layers.append(FloatAdd("added", (clipped, average), (added,), "relu"))
+    factor = tensor("factor", 1, 1, 6)
+    scaled = tensor("scaled", 2, 3, 6)
+    layers.append(FloatMul("scaled", (added, factor), (scaled,)))
+    joined = tensor("joined", 2, 3, 12)
+    layers.append(FloatConcat("joined", (scaled, largest), (joined,), 3))
+    framed = tensor("framed", 3, 5, 12)
+    layers.append(FloatPad("framed", (joined,), (framed,), ((0, 0), (1, 0), (0, 2), (0, 0))))
+    grown = tensor("grown", 6, 10, 12)
+    layers.append(FloatResize("grown", (framed,), (grown,), False, True))
+    mean = tensor("mean", 12)
+    layers.append(FloatMean("mean", (grown,), (mean,), (1, 2), False))
+    flat = tensor("flat", 180)
+    layers.append(FloatReshape("flat", (framed,), (flat,)))
+    first, second = tensor("first", 4), tensor("second", 4)
+    layers.append(FloatDense("first", (mean,), (first,), values(4, 12), values(4), "none"))
+    layers.append(FloatDense("second", (flat,), (second,), values(4, 180), values(4), "none"))
+    total, chances = tensor("total", 4), tensor("chances", 4)
+    layers.append(FloatAdd("total", (first, second), (total,)))
+    layers.append(FloatSoftmax("chances", (total,), (chances,), 1.5))
+    return FloatNetwork(
+        "every", tuple(tensors), tuple(layers), (x,), (chances,), "",
+        (FloatConstant(factor, values(1, 1, 1, 6)),),
+    )  # fmt: skip
+
+
+def samples(network: FloatNetwork, count: int) -> np.ndarray:
+    shape = network.tensors[network.inputs[0]].shape
+    return np.random.default_rng(2).normal(0, 1, (count, *shape[1:])).astype(np.float32)
+
+
+def test_torch_computes_every_tensor_as_numpy_does() -> None:
+    network = every_layer()
+    x = samples(network, 3)
+    expected = run_float(network, [x])
+    indices = [layer.outputs[0] for layer in network.layers]
+    found = TorchNetwork(network)([torch.from_numpy(x)], keep=indices)
+    for index, values in zip(indices, found, strict=True):
+        np.testing.assert_allclose(values.detach().numpy(), expected[index], atol=1e-5)
+
+
+def test_a_network_comes_back_as_it_went_in() -> None:
+    network = every_layer()
+    back = TorchNetwork(network).to_float_network()
+    for before, after in zip(network.layers, back.layers, strict=True):
+        if isinstance(before, FloatConv2D | FloatDense):
+            assert isinstance(after, FloatConv2D | FloatDense)
+            np.testing.assert_array_equal(after.weights, before.weights)
+            np.testing.assert_array_equal(after.bias, before.bias)
+    assert replace(back, layers=network.layers) == network
+
+
+# -- the digits network that ships, as a float network ---------------------------------------------
+
+
+@cache
+def digits() -> tuple[FloatNetwork, dict[int, QuantizationParameters], np.ndarray, np.ndarray]:
+    """Float network, scales of its tensors, real images and labels of the shipped test set."""
+    given = dequantize(load_model(None))
+    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
+        images, labels = archive["images"], archive["labels"]
+    return given.network, given.parameters, given.parameters[0].reals(images), labels
+
+
+def tuned(stages: list[Stage], count: int = 96, **changes: object) -> FineTuned:
+    network, parameters, images, labels = digits()
+    training = Training(**changes)  # type: ignore[arg-type]
+    return fine_tune(
+        network, parameters, [images[:count]], labels[:count], stages, training=training
+    )
+
+
+def accuracy(network: Network, images: np.ndarray, labels: np.ndarray) -> float:
+    _, parameters, _, _ = digits()
+    codes = parameters[0].codes(images).astype(np.int8)
+    return float(np.mean(run(network, codes).outputs[0].argmax(axis=1) == labels))
+
+
+def test_fine_tuning_wins_back_most_of_what_ternary_weights_lose() -> None:
+    network, parameters, images, labels = digits()
+    held_out = images[300:], labels[300:]
+    method, options = parse_method("ternary")
+    settings = Settings(WeightSettings(method, options, 8))
+    projected = quantize_network(network, settings, [images[:300]], parameters).network
+    trained = tuned([Stage("ternary", 4, 2e-3)], count=300).network
+    before = accuracy(load_model(None), *held_out)
+    lost = before - accuracy(projected, *held_out)
+    assert lost > 0.05
+    assert before - accuracy(trained, *held_out) < lost / 2
+
+
+def test_one_seed_gives_one_network() -> None:
+    first, again, other = (tuned([Stage("nhot:n=2", 1)], seed=seed) for seed in (3, 3, 4))
+    for name, codes in first.weights.items():
+        np.testing.assert_array_equal(again.weights[name].codes, codes.codes)
+        np.testing.assert_array_equal(again.weights[name].scales, codes.scales)
+    assert again.parameters == first.parameters
+    assert again.epochs == first.epochs != other.epochs
+
+
+def test_a_stage_of_no_epochs_is_the_projection_after_training() -> None:
+    network, parameters, _, _ = digits()
+    method, options = parse_method("nhot:n=1")
+    settings = Settings(WeightSettings(method, options, 8))
+    projected = quantize_network(network, settings, None, parameters).network
+    untrained = tuned([Stage("nhot:n=1", 0)]).network
+    for before, after in zip(projected.layers, untrained.layers, strict=True):
+        if isinstance(before, WeightedLayer):
+            np.testing.assert_array_equal(after.weights, before.weights)  # type: ignore[attr-defined]
+            np.testing.assert_array_equal(after.bias, before.bias)  # type: ignore[attr-defined]
+
+
+def test_trained_codes_are_values_of_the_last_method() -> None:
+    result = tuned([Stage("uniform", 1), Stage("nhot:n=1", 1)])
+    powers = {0, *(sign << e for sign in (1, -1) for e in range(7))}
+    assert all(set(np.unique(codes.codes)) <= powers for codes in result.weights.values())
+    assert [epoch.stage for epoch in result.epochs] == [0, 1]
+
+
+def test_layers_can_keep_a_method_of_their_own() -> None:
+    network, parameters, images, labels = digits()
+    method, options = parse_method("uniform")
+    kept = {"stem": WeightSettings(method, options, 8)}
+    result = fine_tune(
+        network, parameters, [images[:32]], labels[:32], [Stage("ternary", 1)], layers=kept
+    )
+    assert np.abs(result.weights["stem"].codes).max() == 127
+    assert np.abs(result.weights["dense"].codes).max() == 1
+
+
+def test_the_scale_of_the_input_stays_and_others_learn() -> None:
+    _, parameters, _, _ = digits()
+    result = tuned([Stage("uniform", 1)])
+    assert result.parameters[0] == parameters[0]
+    learned = [i for i, p in result.parameters.items() if p.scale != parameters[i].scale]
+    assert len(learned) > 5
+    # What passes the flattening unchanged shares one scale before and after.
+    names = {layer.name: layer for layer in digits()[0].layers}
+    (before,), (after,) = names["flatten"].inputs, names["flatten"].outputs
+    assert result.parameters[before] == result.parameters[after]
+
+
+def test_without_labels_the_float_network_teaches() -> None:
+    network, parameters, images, labels = digits()
+    result = fine_tune(network, parameters, [images[:64]], None, [Stage("ternary", 2, 2e-3)])
+    losses = [epoch.loss for epoch in result.epochs]
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("method", ["a2q", "a2q+"])
+def test_accumulator_width_holds_while_the_network_learns(method: str) -> None:
+    result = tuned([Stage(f"{method}:16", 1)], count=64).network
+    ranges = clamp_ranges(result)
+    for layer in result.layers:
+        if isinstance(layer, WeightedLayer):
+            (source,) = layer.inputs
+            codes = ranges[source]
+            assert codes is not None
+            assert certify(layer, result.tensors[source], codes).exact_bits.max() <= 16
+            assert layer.weights.any()
+
+
+def test_torch_rounds_activations_as_golden_does() -> None:
+    network, parameters, images, _ = digits()
+    rounds = _Activations(network, parameters, held=[])
+    values = np.random.default_rng(0).normal(0, 3, 10_000).astype(np.float32)
+    for index, each in parameters.items():
+        found = rounds(index, torch.from_numpy(values)).detach().numpy()
+        steps = np.rint((found - rounded(values, each)) / each.scale)
+        assert np.count_nonzero(steps) <= 2  # a quotient that float32 puts on the other side
+
+
+def test_a_float_network_learns_before_anything_is_quantized() -> None:
+    network, _, images, labels = digits()
+    draw = np.random.default_rng(0)
+    disturbed = replace(
+        network,
+        layers=tuple(
+            replace(x, weights=x.weights + draw.normal(0, 0.1, x.weights.shape).astype(np.float32))
+            if isinstance(x, FloatConv2D | FloatDense)
+            else x
+            for x in network.layers
+        ),
+    )
+    trained = train_float(disturbed, [images], labels, Stage("float", 2, 2e-3))
+    before, after = (
+        np.mean(run_float(each, [images])[each.outputs[0]].argmax(axis=1) == labels)
+        for each in (disturbed, trained)
+    )
+    assert before < 0.85
+    assert after > before + 0.05
+
+
+def test_moved_images_bring_zeros_in() -> None:
+    image = torch.arange(12.0).reshape(1, 3, 4, 1)
+    moved = _moved(image, 1, -2)[0, :, :, 0]  # down by 1, left by 2
+    assert moved.tolist() == [[0, 0, 0, 0], [2, 3, 0, 0], [6, 7, 0, 0]]
+    assert _moved(image, 0, 0) is image
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([], "must end in a stage that quantizes"),
+        ([Stage("float", 1)], "must end in a stage that quantizes"),
+        ([Stage("ternary", -1)], "epochs from 0"),
+        ([Stage("ternary", 1, 0.0)], "learning rate above 0"),
+        ([Stage("uniform", 1, bits=9)], "2 to 8 bits, not 9"),
+        ([Stage("easyquant", 1)], "chooses by calibration data"),
+        ([Stage("a2q", 1)], "needs the bits of the accumulator"),
+        ([Stage("a2q:8", 1)], "cannot hold a single operand"),
+    ],
+)
+def test_bad_stages_are_refused(stages: list[Stage], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tuned(stages, count=8)
+
+
+def test_labels_must_be_classes_of_the_network() -> None:
+    network, parameters, images, _ = digits()
+    with pytest.raises(InputError, match="classes 0 to 9"):
+        fine_tune(network, parameters, [images[:2]], np.array([0, 10]), [Stage("ternary", 1)])
+    with pytest.raises(InputError, match="equally many"):
+        fine_tune(network, parameters, [images[:2]], np.array([0]), [Stage("ternary", 1)])
