@@ -19,7 +19,7 @@ from golden.network import DTYPES, Network, Tensor, WeightedLayer
 from simulator import kernels
 from simulator.hardware import Hardware, check_layer_fits
 from simulator.plan import plan_network
-from simulator.program import Geometry, layer_geometry
+from simulator.program import Geometry, entry_rule, layer_geometry
 from simulator.results import LayerTiming
 from simulator.timing import one_inference, time_plan
 from simulator.values import count_overflows, post_process
@@ -153,7 +153,7 @@ def _product(layer: WeightedLayer, source: Tensor, hardware: Hardware) -> _Produ
     zero_point = layer.input_zero_point
     largest = max(abs(int(code) - zero_point) for code in (codes.min, codes.max))
     steps = weights.reshape(channels, -1, weights.shape[-1])
-    *_, norm = kernels.build_steps(steps, layer.weight_zero_point, 1, hardware.serial)
+    *_, norm = kernels.build_steps(steps, layer.weight_zero_point, 1, *entry_rule(hardware))
     if largest * norm >= 1 << (hardware.array.acc_bits - 1):
         return None
     floats = [kind for kind, bits in EXACT_BITS.items() if largest * norm <= 1 << bits]

@@ -125,13 +125,6 @@ def accumulate_parts(weights: Array, operands: Array, hardware: Hardware) -> Acc
     return _untiled(_accumulate_channels(job, _rules(hardware)), (pixels, parts, channels))
 
 
-def post_process(layer: WeightedLayer, sums: Array, output: Tensor, hardware: Hardware) -> Array:
-    """Output codes of accumulators (..., out_channels), bias not yet added."""
-    contents = sums.reshape(-1, sums.shape[-1])
-    tiles = np.ascontiguousarray(contents.T)[np.newaxis]
-    return _post_process(layer, tiles, len(contents), output, hardware)
-
-
 def _untiled(tiles: _Accumulated, shape: tuple[int, ...]) -> AccumulatorValues:
     """Take accumulators out of their tiles of pixels."""
 

@@ -59,8 +59,10 @@ def run_winograd(
         total += found.value
         records.append(overflow_record(found, hardware))
     sums = outputs_of(total, form, hardware.result_bits)
-    image = _image(sums, len(x), geometry)
-    return post_process(layer, image, output, hardware), merge_records(records)
+    image = _image(sums, len(x), geometry).reshape(-1, geometry.out_channels)
+    contents = np.ascontiguousarray(image.T)[np.newaxis]
+    codes = post_process(layer, contents, len(image), output, hardware)
+    return codes, merge_records(records)
 
 
 def transformed_inputs(x: Array, zero_point: int, geometry: Geometry, form: Form) -> IntArray:
