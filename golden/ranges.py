@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -45,12 +45,16 @@ def datatype_range(tensor: Tensor) -> Range | None:
     return None if fmt is None else (fmt.min, fmt.max)
 
 
-def clamp_ranges(network: Network) -> tuple[Range | None, ...]:
+def clamp_ranges(
+    network: Network, inputs: Mapping[int, Range] | None = None
+) -> tuple[Range | None, ...]:
     """Range of every tensor of a network as its producing layer limits it.
 
     Parameters
     ----------
     network : Network
+    inputs : mapping of tensor index to range, or None
+        What inputs are promised to hold, in the place of the range of their element type.
 
     Returns
     -------
@@ -68,6 +72,8 @@ def clamp_ranges(network: Network) -> tuple[Range | None, ...]:
     ranges = [datatype_range(tensor) for tensor in network.tensors]
     for constant in network.constants:
         ranges[constant.tensor] = (int(constant.codes.min()), int(constant.codes.max()))
+    for index, promised in (inputs or {}).items():
+        ranges[index] = promised
     for layer in network.layers:
         (target,) = layer.outputs
         sources = [codes for index in layer.inputs if (codes := ranges[index]) is not None]

@@ -421,7 +421,12 @@ def fit(
 @click.option(
     "--layer", "layers", multiple=True, metavar="NAME=M[@BITS]", help="Another method for a layer."
 )
-@click.option("--activation-bits", type=click.IntRange(2, 8), help="Width of activations [8].")
+@click.option(
+    "--activation-bits",
+    type=click.IntRange(2, 8),
+    help="Width of activations [8; uniform, easyquant: --bits].",
+)
+@click.option("--input-bits", type=click.IntRange(2, 8), help="Width of real inputs' codes [8].")
 @click.option(
     "--scheme",
     type=click.Choice(["symmetric", "asymmetric"]),
@@ -464,6 +469,7 @@ def quantize(
     bits: int,
     layers: tuple[str, ...],
     activation_bits: int | None,
+    input_bits: int | None,
     scheme: Scheme | None,
     scales: ActivationScales | None,
     rounds: int,
@@ -514,7 +520,7 @@ def quantize(
     if not tests and (labels_path is not None or code_paths):
         raise InputError("--labels and --codes belong to the samples of --test; add --test X.npy")
     request = Request(
-        *(method, bits, layers, activation_bits, scheme, scales, rounds),
+        *(method, bits, layers, activation_bits, input_bits, scheme, scales, rounds),
         *(keep_ends, correct_bias, partial_sum_bits),
     )
     parse_settings(request)

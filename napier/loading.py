@@ -14,6 +14,7 @@ from golden.errors import InputError, ModelError, UnsupportedError
 from golden.files import load_network
 from golden.importers.tflite import load_tflite
 from golden.network import DTYPES, Network, Tensor
+from napier.described import load_described
 
 RANDOM_SEED = 0
 """Seed of the inputs that are drawn where the user gives none."""
@@ -75,13 +76,15 @@ def load_model(model: str | None) -> Network:
         return load_tflite(path)
     if path.suffix == ".npz":
         return load_network(path)
+    if path.suffix == ".toml":
+        return load_described(path)
     if path.suffix == ".onnx":
         raise UnsupportedError(
             f"{model}: an ONNX file holds a float network, and Napier computes on integers; make"
             " one of it with `napier quantize`"
         )
     raise ModelError(
-        f"{model}: unknown kind of model file '{path.suffix}'; .tflite and .npz are read"
+        f"{model}: unknown kind of model file '{path.suffix}'; .tflite, .npz and .toml are read"
     )
 
 

@@ -48,6 +48,9 @@ SCHEMA = "napier.quantize/1"
 BATCH_SAMPLES = 16
 """Samples run at once: every tensor of that many is in memory."""
 
+INTEGER_METHODS = ("easyquant", "uniform")
+"""Methods whose bits are those of activations too: INT7 is both."""
+
 FLOAT_BITS = 32
 """Of a float weight or bias; of a stored bias, and of the scale of a channel."""
 
@@ -89,6 +92,7 @@ class Request:
     bits: int
     layers: tuple[str, ...] = ()
     activation_bits: int | None = None
+    input_bits: int | None = None
     scheme: Scheme | None = None
     scales: ActivationScales | None = None
     rounds: int = 1
@@ -172,6 +176,7 @@ def parse_settings(request: Request) -> Settings:
     weights = _weight_settings(request.method, request.bits)
     layers = dict(_layer_override(text, request.bits) for text in request.layers)
     easyquant = weights.method.name == "easyquant"
+    whole = request.bits if weights.method.name in INTEGER_METHODS else 8
     scales = request.scales or ("search" if easyquant else "max")
     ranges = str(weights.options.get("ranges", "paper"))
     search: SearchRanges | None = None
@@ -182,7 +187,8 @@ def parse_settings(request: Request) -> Settings:
     return Settings(
         weights=weights,
         layers=layers,
-        activation_bits=request.activation_bits or (request.bits if easyquant else 8),
+        activation_bits=request.activation_bits or whole,
+        input_bits=request.input_bits or 8,
         scheme=request.scheme or ("symmetric" if easyquant else "asymmetric"),
         rule=rule,
         search=search,
@@ -252,6 +258,11 @@ def quantize_document(
     settings = parse_settings(request)
     layer_settings(source.network, settings)  # an unknown layer is said before the work
     _check_labels(source.network, labels)
+    if source.parameters and request.input_bits is not None:
+        raise InputError(
+            f"--input-bits chooses codes of real inputs, and {source.network.name} has int8 codes"
+            " already, which stay; leave it out"
+        )
     kept = _kept(source, request, calibration)
     quantized = quantize_network(
         source.network,
@@ -262,7 +273,11 @@ def quantize_document(
     )
     plan = None
     if request.partial_sum_bits is not None:
-        plan = partial_sum_plan(quantized.network, request.partial_sum_bits, progress)
+        inputs = {
+            index: (quantized.parameters[index].low, quantized.parameters[index].high)
+            for index in source.network.inputs
+        }
+        plan = partial_sum_plan(quantized.network, request.partial_sum_bits, inputs, progress)
     quantized = replace(quantized, network=_named(quantized.network, settings, plan))
     samples = test or calibration
     found = None if samples is None else _compare(source.network, quantized, samples, progress)
@@ -284,7 +299,7 @@ def quantize_document(
         "correct_bias": settings.correct_bias,
         "calibration": _described(calibration),
         "compared_on": _described(samples),
-        "inputs": [_input_entry(quantized.network, index) for index in source.network.inputs],
+        "inputs": [_input_entry(quantized, index) for index in source.network.inputs],
         "layers": [
             _layer_entry(index, layer, quantized, losses)
             for index, layer in enumerate(source.network.layers)
@@ -317,10 +332,9 @@ def _kept(
                 " scales are found and add --input CALIBRATION.npy"
             )
         return parameters
-    if calibration is None and request.scales is None and parameters:
-        wanted = (request.activation_bits or 8, request.scheme or "asymmetric")
-        if wanted == (8, "asymmetric"):
-            return parameters
+    nothing_asked = request.scales is None and request.scheme in (None, "asymmetric")
+    if calibration is None and nothing_asked and (request.activation_bits or 8) == 8:
+        return parameters
     return {index: parameters[index] for index in network.inputs if index in parameters}
 
 
@@ -344,14 +358,16 @@ def _described(samples: Samples | None) -> Document | None:
     return None if samples is None else {"inputs": samples.description, "samples": samples.count}
 
 
-def _input_entry(network: Network, index: int) -> Document:
-    tensor = network.tensors[index]
+def _input_entry(quantized: QuantizedNetwork, index: int) -> Document:
+    tensor, parameters = quantized.network.tensors[index], quantized.parameters[index]
     return {
         "name": tensor.name,
         "shape": list(tensor.shape),
         "dtype": tensor.dtype,
         "scale": tensor.scale,
         "zero_point": tensor.zero_point,
+        "low": parameters.low,
+        "high": parameters.high,
     }
 
 
@@ -535,7 +551,8 @@ def _verdict(document: Document) -> list[str]:
     ]
     lines += [
         f"input {shorten(each['name'], 24)}: code = round(x / {each['scale']:.6g})"
-        f" {'+' if each['zero_point'] >= 0 else '-'} {abs(each['zero_point'])}"
+        f" {'+' if each['zero_point'] >= 0 else '-'} {abs(each['zero_point'])},"
+        f" {each['low']} to {each['high']}"
         for each in document["inputs"]
     ]
     samples = document["compared_on"]

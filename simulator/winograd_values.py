@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.errors import InputError
-from golden.network import Conv2D
+from golden.network import Conv2D, Padding
 from simulator import winograd_kernels as kernels
 
 Array = NDArray[Any]
@@ -26,8 +26,8 @@ THREADS = os.cpu_count() or 1
 
 TASKS_PER_THREAD = 4
 
-PARALLEL_PRODUCTS = 2_000_000
-"""Products of a layer from which on threads are worth starting."""
+PARALLEL_WORK = 2_000_000
+"""Products or elements from which on threads are worth starting."""
 
 BLOCK_ELEMENTS = 1 << 24
 """Transformed operands and sums kept at once, so that large images need little memory."""
@@ -114,41 +114,159 @@ def winograd_accumulators(
     """
     matrices = TRANSFORMS[name]
     _check(layer, name, bits, matrices.shift)
-    K, taps, _, C = layer.weights.shape
-    N, H, W, channels = x.shape
-    pad, pitch = layer.padding, len(matrices.A)
-    P, Q = H + pad.top + pad.bottom - taps + 1, W + pad.left + pad.right - taps + 1
-    y = np.empty((N, P, Q, K), dtype=np.int64)
-    grid = (-(-P // pitch), -(-Q // pitch))
     weights = layer.weights.astype(np.int64) - layer.weight_zero_point
     operands = x.astype(np.int64) - layer.input_zero_point
+    y = np.empty(_output_shape(layer, x), dtype=np.int64)
+    if not y.size:
+        return y
     dtype, valid = _number(weights, operands, matrices, bits)
-    products = len(matrices.B) ** 2
-    U = np.empty((products, C, K), dtype=dtype)
-    threads = THREADS if U.size > PARALLEL_PRODUCTS else 1
+    U = _transform_weights(weights, matrices, dtype)
+    rows, columns = _grid(layer, x, matrices)
+    per_sample = len(U) * rows * columns * (x.shape[3] + len(weights))
+    samples = max(1, BLOCK_ELEMENTS // per_sample)
+    for start in range(0, len(x), samples):
+        block = operands[start : start + samples]
+        V = _transform_inputs(layer, block, matrices, dtype)
+        M = np.empty((*V.shape[:2], len(weights)), dtype=dtype)
+        _share_out(kernels.channel_sums, len(V), M.size * U.shape[1], V, U, layer.groups, M)
+        _transform_outputs(layer, M, matrices, valid, y[start : start + samples])
+    return y
+
+
+def part_layer(
+    layer: Conv2D, x: Array, name: str, chunk_channels: int
+) -> tuple[Conv2D, NDArray[np.int32]]:
+    """Make the layer of windows of one pixel whose accumulators are the parts of a Winograd layer.
+
+    A part is the sum of one product of the transform over a chunk of the input channels. So
+    `simulator.values.accumulate` gives what the accumulators of an array hold, and their records.
+
+    Parameters
+    ----------
+    layer : Conv2D
+        3 x 3, stride, dilation and groups 1.
+    x : (N, H, W, C) integer array
+        Codes.
+    name : "f2" or "f4"
+    chunk_channels : int
+
+    Returns
+    -------
+    parts : Conv2D
+        As many groups as products times chunks; output channel (p * chunks + q) * out_channels + k
+        is product p of chunk q for output channel k. Missing channels have weights of 0.
+    operands : (N, tile_rows, tile_columns, products * chunks * chunk_channels) int32 array
+        Its input, of zero point 0.
+
+    Raises
+    ------
+    InputError
+        Where the layer is none that a transform computes, or has groups.
+    """
+    matrices = TRANSFORMS[name]
+    _check(layer, name, None, matrices.shift)
+    if layer.groups != 1 or chunk_channels < 1:
+        raise InputError(
+            f"parts are those of layers without groups in chunks of 1 channel or more, but layer"
+            f" {layer.name!r} has groups={layer.groups} and chunk_channels={chunk_channels}; run it"
+            " directly"
+        )
+    weights = layer.weights.astype(np.int64) - layer.weight_zero_point
+    K, _, _, C = weights.shape
+    U = _transform_weights(weights, matrices, np.dtype(np.int32))
+    V = _transform_inputs(
+        layer, x.astype(np.int64) - layer.input_zero_point, matrices, np.dtype(np.int32)
+    )
+    chunks = -(-C // chunk_channels)
+    missing = chunks * chunk_channels - C
+    by_chunk = np.pad(U, ((0, 0), (0, missing), (0, 0))).reshape(-1, chunk_channels, K)
+    operands = np.pad(V.transpose(1, 0, 2), ((0, 0), (0, 0), (0, missing)))
+    parts = replace(
+        layer,
+        weights=by_chunk.transpose(0, 2, 1).reshape(-1, 1, 1, chunk_channels),
+        weight_zero_point=0,
+        bias=None,
+        input_zero_point=0,
+        padding=Padding(),
+        groups=len(by_chunk),
+    )
+    return parts, operands.reshape(len(x), *_grid(layer, x, matrices), -1)
+
+
+def part_outputs(layer: Conv2D, x: Array, name: str, parts: Array, bits: int) -> NDArray[np.int64]:
+    """Accumulators of a layer from what its parts left.
+
+    Parameters
+    ----------
+    layer, x, name
+        As for `part_layer`.
+    parts : (N, tile_rows, tile_columns, products * chunks * out_channels) int64 array
+    bits : int
+        Width of a part; everything wraps to it.
+
+    Returns
+    -------
+    (N, P, Q, out_channels) int64 array
+        Modulo 2**(bits - shift), as signed numbers.
+    """
+    matrices = TRANSFORMS[name]
+    _check(layer, name, bits, matrices.shift)
+    y = np.empty(_output_shape(layer, x), dtype=np.int64)
+    tiles, products, K = int(np.prod(parts.shape[:3])), len(matrices.B) ** 2, len(layer.weights)
+    sums = parts.reshape(tiles, products, -1, K).sum(axis=2)
+    _transform_outputs(layer, np.ascontiguousarray(sums.swapaxes(0, 1)), matrices, bits, y)
+    return y
+
+
+def _output_shape(layer: Conv2D, x: Array) -> tuple[int, int, int, int]:
+    (N, H, W, _), pad = x.shape, layer.padding
+    height, width = H + pad.top + pad.bottom - 2, W + pad.left + pad.right - 2
+    return N, max(0, height), max(0, width), len(layer.weights)
+
+
+def _grid(layer: Conv2D, x: Array, matrices: Matrices) -> tuple[int, int]:
+    """Rows and columns of tiles."""
+    _, height, width, _ = _output_shape(layer, x)
+    pitch = len(matrices.A)
+    return -(-height // pitch), -(-width // pitch)
+
+
+def _transform_weights(weights: Array, matrices: Matrices, dtype: np.dtype[Any]) -> Array:
+    """U, (products, in_channels, out_channels)."""
+    K, _, _, C = weights.shape
+    U = np.empty((len(matrices.B) ** 2, C, K), dtype=dtype)
     by_channel = np.ascontiguousarray(weights.transpose(3, 1, 2, 0))
-    _share_out(kernels.transform_weights, C, threads, by_channel, matrices.G, U)
-    # Blocks of samples: tiles number through the samples of a block.
-    samples = max(1, BLOCK_ELEMENTS // (products * grid[0] * grid[1] * (channels + K)))
+    _share_out(kernels.transform_weights, C, U.size, by_channel, matrices.G, U)
+    return U
+
+
+def _transform_inputs(
+    layer: Conv2D, operands: Array, matrices: Matrices, dtype: np.dtype[Any]
+) -> Array:
+    """V, (products, tiles, in_channels); tiles number through samples, rows and columns."""
+    grid = _grid(layer, operands, matrices)
+    tiles = len(operands) * grid[0] * grid[1]
+    V = np.empty((len(matrices.B) ** 2, tiles, operands.shape[3]), dtype=dtype)
+    corner = (layer.padding.top, layer.padding.left)
+    _share_out(
+        kernels.transform_inputs, tiles, V.size,
+        operands, corner, len(matrices.A), grid, matrices.B, V,
+    )  # fmt: skip
+    return V
+
+
+def _transform_outputs(
+    layer: Conv2D, M: Array, matrices: Matrices, valid: int, y: NDArray[np.int64]
+) -> None:
+    """Write y; M is right modulo 2**valid."""
+    pitch = len(matrices.A)
+    grid = (-(-y.shape[1] // pitch), -(-y.shape[2] // pitch))
     inverse = pow(matrices.odd, -1, 1 << 64)
     signed_inverse = inverse - (1 << 64) if inverse >> 63 else inverse
-    for start in range(0, N, samples):
-        block = operands[start : start + samples]
-        tiles = len(block) * grid[0] * grid[1]
-        threads = THREADS if products * tiles * C * K > PARALLEL_PRODUCTS else 1
-        V = np.empty((products, tiles, channels), dtype=dtype)
-        _share_out(
-            kernels.transform_inputs, tiles, threads,
-            block, (pad.top, pad.left), pitch, grid, matrices.B, V,
-        )  # fmt: skip
-        M = np.empty((products, tiles, K), dtype=dtype)
-        _share_out(kernels.channel_sums, products, threads, V, U, layer.groups, M)
-        _share_out(
-            kernels.transform_outputs, tiles, threads,
-            M, matrices.A, grid, matrices.shift, signed_inverse, valid - matrices.shift,
-            y[start : start + samples],
-        )  # fmt: skip
-    return y
+    _share_out(
+        kernels.transform_outputs, M.shape[1], M.size,
+        M, matrices.A, grid, matrices.shift, signed_inverse, valid - matrices.shift, y,
+    )  # fmt: skip
 
 
 def _check(layer: Conv2D, name: str, bits: int | None, shift: int) -> None:
@@ -183,8 +301,9 @@ def _number(
     return np.dtype(np.float64 if exact else np.int64), bits or 64
 
 
-def _share_out(kernel: Callable[..., None], tasks: int, threads: int, *arguments: object) -> None:
+def _share_out(kernel: Callable[..., None], tasks: int, work: int, *arguments: object) -> None:
     """Run kernel(first, last, *arguments) over all tasks; it must release Python's lock."""
+    threads = THREADS if work > PARALLEL_WORK else 1
     if threads == 1:
         kernel(0, tasks, *arguments)
         return

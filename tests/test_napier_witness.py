@@ -9,6 +9,7 @@ from golden.certificates import certify
 from golden.errors import InputError
 from golden.network import (
     Conv2D,
+    DepthwiseConv2D,
     FullyConnected,
     Network,
     Padding,
@@ -147,3 +148,49 @@ def test_the_command_refuses_inputs_of_the_user_beside_witnesses():
     result = CliRunner().invoke(cli, ["verify", "--witness", "--input", "x.npy"])
     assert isinstance(result.exception, InputError)
     assert "makes its own inputs" in str(result.exception)
+
+
+def layer_of_kind(kind: str, weights_of) -> tuple[WeightedLayer, tuple[int, ...], tuple[int, ...]]:
+    """A small layer, and the shapes of its input and output."""
+    fields = {k: v for k, v in vars(dense([[1]], zero_point=3)).items() if k != "weights"}
+    if kind == "dense":
+        return FullyConnected(**{**fields, "weights": weights_of((3, 11))}), (1, 11), (1, 3)
+    if kind == "depthwise":
+        shape, extra = (4, 3, 3, 1), {"groups": 4, "padding": Padding(1, 1, 1, 1)}
+        made = DepthwiseConv2D(**{**fields, "weights": weights_of(shape)}, **extra)
+        return made, (1, 5, 5, 4), (1, 5, 5, 4)
+    extra = {"stride": (2, 2), "padding": Padding(1, 1, 1, 1)}
+    if kind == "grouped":
+        extra["groups"] = 2
+    shape = (4, 3, 3, 4 // extra.get("groups", 1))
+    made = Conv2D(**{**fields, "weights": weights_of(shape)}, **extra)
+    return made, (1, 5, 5, 4), (1, 3, 3, 4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["conv", "depthwise", "grouped", "dense"])
+@pytest.mark.parametrize("preset", ["mac4x4", "nhot2_4x4", "nhot2_parallel_4x4", "ternary4x4"])
+def test_every_kind_of_layer_and_pe_holds_at_the_proved_width_and_overflows_below(
+    preset, kind, tmp_path
+):
+    rng = np.random.default_rng(17)
+    hardware = load_hardware(preset)
+
+    def weights_of(shape):
+        if preset == "ternary4x4":
+            return rng.integers(-1, 2, shape).astype(np.int8)
+        if preset == "nhot2_parallel_4x4":  # one or two signed powers of two
+            terms = rng.choice([-1, 0, 1], (2, *shape)) << rng.integers(0, 6, (2, *shape))
+            return terms.sum(axis=0).astype(np.int8)
+        return rng.integers(-128, 128, shape).astype(np.int8)
+
+    layer, shape, out = layer_of_kind(kind, weights_of)
+    reports = list(
+        verify_witnesses(
+            network(layer, shape, out), [layer], hardware, "datatype", "icarus", tmp_path
+        )
+    )
+    assert len(reports) == 4
+    assert all(report.passed for report in reports), [str(report.difference) for report in reports]
+    assert [report.overflow_events > 0 for report in reports[::2]] == [False, False]
+    assert any(report.overflow_events > 0 for report in reports[1::2])

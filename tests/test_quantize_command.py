@@ -170,6 +170,7 @@ def test_without_samples_an_integer_network_keeps_the_scales_of_its_activations(
         (("-o", "out.npz", "--activation-bits", "4"), "add --input CALIBRATION.npy"),
         (("-o", "out.npz", "--activations", "keep", "--activation-bits", "4"),
          "keep leaves 8 bits"),
+        (("-o", "out.npz", "--input-bits", "7"), "has int8 codes already, which stay"),
         (("-o", "out.npz", "--labels", "y.npy"), "belong to the samples of --test"),
         (("missing.onnx", "-o", "out.npz"), "missing.onnx: no such file"),
         (("-o", "out.npz", "--input", "y.npy"), "has shape (50,)"),
@@ -189,7 +190,8 @@ def test_easyquant_asks_for_symmetric_searched_activations_of_the_same_bits() ->
     released = parse_settings(Request("easyquant:ranges=released", 7))
     assert (released.search, released.rule) == ("released", "kl")
     uniform = parse_settings(Request("uniform", 4))
-    assert (uniform.activation_bits, uniform.scheme, uniform.search) == (8, "asymmetric", None)
+    assert (uniform.activation_bits, uniform.scheme, uniform.search) == (4, "asymmetric", None)
+    assert parse_settings(Request("nhot:n=2", 7)).activation_bits == 8
 
 
 # -- real networks ---------------------------------------------------------------------------------

@@ -403,8 +403,11 @@ def test_the_plan_spills_after_eight_of_the_largest_int7_products() -> None:
     tensors = tuple(FloatTensor(name, (1, n)) for name, n in (("x", 20), ("h", 20), ("y", 4)))
     network = FloatNetwork("sums", tensors, layers, (0,), (2,))
     settings = with_method("uniform", bits=7, activation_bits=7, scheme="symmetric")
-    plan = partial_sum_plan(quantize_network(network, settings, images(9, 20)).network)
+    quantized = quantize_network(network, settings, images(9, 20))
+    plan = partial_sum_plan(quantized.network)
     assert plan.interval == 8
+    promised = partial_sum_plan(quantized.network, inputs={0: (-63, 63)})
+    assert [layer.wide_bits for layer in promised.layers] == [13, 18]  # 63 * 63 = 3969
     # 20 * 3969 = 79380 needs 18 bits; the first layer adds one product of 63 * 128
     assert [layer.largest_interval for layer in plan.layers] == [None, 8]
     assert plan.layers[1].narrow_bits == 16

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+from golden.accumulate import Accumulator
 from golden.errors import InputError
 from golden.network import Conv2D, DepthwiseConv2D, Padding, Requantization
 from golden.operators import accumulators
-from golden.winograd import winograd, winograd_layer
+from golden.winograd import accumulate_winograd, winograd, winograd_layer
 from simulator import winograd_values
-from simulator.winograd_values import winograd_accumulators
+from simulator.hardware import load_hardware
+from simulator.values import accumulate
+from simulator.winograd_values import part_layer, part_outputs, winograd_accumulators
 
 TRANSFORMS = {"f2": winograd(2, 3), "f4": winograd(4, 3)}
 
@@ -91,9 +94,49 @@ def test_blocks_of_samples_do_not_change_the_sums(monkeypatch):
     layer = conv(rng.integers(-128, 128, (3, 3, 3, 2)).astype(np.int8))
     x = rng.integers(-128, 128, (5, 8, 8, 2)).astype(np.int8)
     monkeypatch.setattr(winograd_values, "BLOCK_ELEMENTS", 5000)
-    monkeypatch.setattr(winograd_values, "PARALLEL_PRODUCTS", 1)
+    monkeypatch.setattr(winograd_values, "PARALLEL_WORK", 1)
     found = winograd_accumulators(layer, x, "f2")
     np.testing.assert_array_equal(found, accumulators(layer, x))
+
+
+def wide_hardware(acc_bits, overflow, kind):
+    """A PE that holds transformed operands and weights."""
+    machine = load_hardware("mac16x16" if kind == "product" else "nhot2_16x16")
+    widths = {
+        "activation_bits": 16, "weight_bits": 16, "acc_bits": acc_bits, "acc_overflow": overflow,
+        "spill_interval": 0,
+    }  # fmt: skip
+    return machine.model_copy(update={"array": machine.array.model_copy(update=widths)})
+
+
+@pytest.mark.parametrize("overflow", ["wrap", "saturate"])
+@pytest.mark.parametrize("steps", ["product", "terms"])
+@pytest.mark.parametrize(("name", "chunk"), [("f2", 2), ("f4", 5), ("f4", 8)])
+def test_parts_on_narrow_accumulators_equal_golden(name, chunk, steps, overflow):
+    rng = np.random.default_rng(7)
+    weights = rng.integers(-128, 128, (3, 3, 3, 5)).astype(np.int8)
+    layer = conv(weights, 3, padding=Padding(1, 1, 1, 1))
+    x = rng.integers(-128, 128, (2, 7, 6, 5)).astype(np.int8)
+    bits = 18 if name == "f2" else 22
+    parts, operands = part_layer(layer, x, name, chunk)
+    found = accumulate(parts, operands, wide_hardware(bits, overflow, steps))
+    expected = accumulate_winograd(
+        layer, x, TRANSFORMS[name], Accumulator(bits, overflow), chunk, steps
+    )
+    shape = expected.parts.value.shape
+    for record in ("value", "events", "first_step", "minimum", "maximum", "persistent"):
+        np.testing.assert_array_equal(
+            getattr(found, record).reshape(shape), getattr(expected.parts, record), record
+        )
+    assert found.events.any()
+    sums = part_outputs(layer, x, name, found.value, bits)
+    np.testing.assert_array_equal(sums, expected.accumulators)
+
+
+def test_parts_of_groups_are_refused():
+    layer = conv(np.ones((2, 3, 3, 1), np.int8), groups=2)
+    with pytest.raises(InputError, match="has groups=2 and chunk_channels=4"):
+        part_layer(layer, np.zeros((1, 4, 4, 2), np.int8), "f2", 4)
 
 
 def test_other_layers_and_widths_are_refused():

@@ -8,8 +8,8 @@
 4. 2 and 3 again for every further round (EasyQuant, algorithm 1).
 5. Where asked for, biases take up the mean error of each channel, in order.
 
-Inputs of the network keep 8 bits, for they are data; so does what no layer that multiplies is
-computed from, for it is the result. In between, codes have the bits that are asked for.
+What no layer that multiplies is computed from has 8 bits, for it is the result. Everything before
+has the bits that are asked for; inputs of the network, which are data, have bits of their own.
 
 Sources: EasyQuant, Wu et al. 2020 (2006.16669), algorithm 1; bias correction, Nagel et al. 2019
 (1906.04721), section 4.2.
@@ -66,7 +66,7 @@ Array = NDArray[Any]
 Progress = Callable[[int, int, str], None]
 
 END_BITS = 8
-"""Bits of the network's inputs and results, and of first and last layers that are kept."""
+"""Bits of the network's results, and of first and last layers that are kept."""
 
 BATCH_SAMPLES = 16
 """Samples of the float run whose tensors are all in memory."""
@@ -113,6 +113,8 @@ class Settings:
     layers : mapping of layer name to WeightSettings
     activation_bits : int
         2 to 8.
+    input_bits : int
+        Of the network's inputs, 2 to 8.
     scheme : Scheme
         Whether activations have a zero point.
     rule : RangeRule
@@ -132,6 +134,7 @@ class Settings:
     weights: WeightSettings
     layers: Mapping[str, WeightSettings] = field(default_factory=dict)
     activation_bits: int = 8
+    input_bits: int = 8
     scheme: Scheme = "asymmetric"
     rule: RangeRule = "max"
     percentile: float = PERCENTILE
@@ -233,11 +236,13 @@ def activation_bits(network: FloatNetwork, settings: Settings) -> dict[int, int]
     for layer in reversed(network.layers):
         if isinstance(layer, FloatWeighted) or layer.outputs[0] in used:
             used.update(layer.inputs)
-    data = set(network.inputs)
+    bits = dict.fromkeys(groups, settings.activation_bits)
+    bits |= {groups[index]: settings.input_bits for index in network.inputs}
+    bits |= {group: END_BITS for index, group in enumerate(groups) if index not in used}
     if settings.keep_ends:
-        data.add(weighted_layers(network)[-1].inputs[0])
-    whole = {groups[i] for i in range(len(groups)) if i in data or i not in used}
-    return {i: END_BITS if g in whole else settings.activation_bits for i, g in enumerate(groups)}
+        ends = (*network.inputs, weighted_layers(network)[-1].inputs[0])
+        bits |= {groups[index]: END_BITS for index in ends}
+    return {index: bits[group] for index, group in enumerate(groups)}
 
 
 class _Calibration:

@@ -8,7 +8,7 @@ here is exact for the weights of each layer and every input that its codes allow
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from golden.certificates import SpillCertificate, certify_spill, largest_spill_interval
@@ -68,7 +68,10 @@ def guaranteed_products(bits: int, acc_bits: int = 16, *, symmetric: bool = True
 
 
 def partial_sum_plan(
-    network: Network, acc_bits: int = 16, progress: Progress | None = None
+    network: Network,
+    acc_bits: int = 16,
+    inputs: Mapping[int, Range] | None = None,
+    progress: Progress | None = None,
 ) -> PartialSumPlan:
     """Find the largest interval at which no partial sum of any layer can overflow.
 
@@ -77,6 +80,8 @@ def partial_sum_plan(
     network : Network
     acc_bits : int
         Width of the partial sums.
+    inputs : mapping of tensor index to range, or None
+        Codes that inputs of the network are promised to hold, where these are not all.
     progress : callable or None
         Called as (done, total, what).
 
@@ -85,7 +90,7 @@ def partial_sum_plan(
     PartialSumPlan
         Proved for every input: ranges are those that the producing layers can emit.
     """
-    ranges = clamp_ranges(network)
+    ranges = clamp_ranges(network, inputs)
     layers = [layer for layer in network.layers if isinstance(layer, WeightedLayer)]
     largest: list[int | None] = []
     for done, layer in enumerate(layers):

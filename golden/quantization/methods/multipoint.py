@@ -57,6 +57,7 @@ def quantize(task: WeightTask, options: Options) -> WeightCodes:
 def _points(rows: Float64Array, points: int, b: int, room: int) -> tuple[Int64Array, Float64Array]:
     """Codes and scales of channels with so many points, whose multipliers sum to at most `room`."""
     free = np.array([scale for scale, _ in _greedy(rows, [None] * points, b)])
+    free = np.minimum.accumulate(free, axis=0)  # where nothing is left any scale is as good
     multipliers = np.maximum(1, np.floor(free * room / free.sum(axis=0)))
     multipliers[0] = np.minimum(multipliers[0], room - multipliers[1:].sum(axis=0))
     if points == 1:

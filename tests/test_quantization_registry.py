@@ -1,0 +1,139 @@
+"""Methods by name, their settings, and files of the user's own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import golden.quantization.methods as shipped
+from golden.errors import InputError
+from golden.quantization.method import WeightTask
+from golden.quantization.registry import methods, needs_moments, parse_method
+
+DOCS = Path(__file__).parents[1] / "docs" / "quantizers.md"
+
+
+def test_one_file_is_one_method():
+    files = {path.stem for path in Path(shipped.__path__[0]).glob("*.py")} - {"__init__"}
+    assert set(methods()) == files
+
+
+@pytest.mark.parametrize("name", list(methods()))
+def test_methods_describe_themselves(name):
+    method = methods()[name]
+    assert method.name == name
+    assert re.search(r"\d{4}", method.source), "a paper with its year or number"
+    assert 10 < len(method.summary) < 100
+    for key, allowed in method.choices.items():
+        assert method.options[key] in allowed
+    for key, default in method.options.items():
+        assert not isinstance(default, str) or key in method.choices
+
+
+def test_settings_replace_defaults():
+    method, options = parse_method("nhot:n=3,e=7,reading=scale")
+    assert method is methods()["nhot"]
+    assert options == {**method.options, "n": 3, "e": 7, "reading": "scale"}
+    assert parse_method("nhot")[1] == method.options
+    assert parse_method("uniform:percentile=99.5")[1]["percentile"] == 99.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n-hot", "'n-hot' is not a method, which are absmean, apot, .*; did you mean nhot?"),
+        ("", "'' is not a method, .*; choose one of these"),
+        ("nhot:m=2", "'m=2' is not a setting of method nhot, which takes n=2, e=-1, .*"),
+        ("nhot:reads=scale", "did you mean reading?"),
+        ("nhot:n", "'n' is not a setting of method nhot"),
+        ("ternary:n=2", "which takes per=channel; choose one of these"),
+        ("nhot:n=two", "n of method nhot must be an integer, not 'two'; for example n=2"),
+        ("nhot:n=1.5", "n of method nhot must be an integer, not '1.5'"),
+        ("uniform:percentile=x", "percentile of method uniform must be a number, not 'x'"),
+        (
+            "uniform:per=channels",
+            "must be channel or tensor, not .channels.; did you mean channel?",
+        ),
+        ("none/such.py", "method file 'none/such.py' does not exist"),
+    ],
+)
+def test_texts_that_name_nothing_are_refused_in_one_sentence(text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        parse_method(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_hold_no_method_are_refused(tmp_path):
+    empty = tmp_path / "empty.py"
+    empty.write_text("METHOD = 3\n")
+    with pytest.raises(InputError, match=r"holds no METHOD = Method\(...\)"):
+        parse_method(str(empty))
+    broken = tmp_path / "broken.py"
+    broken.write_text("import nothing_of_this_name\n")
+    with pytest.raises(InputError, match="fails with ModuleNotFoundError"):
+        parse_method(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("easyquant", True),
+        ("lat", True),
+        ("nhot", False),
+        ("nhot:reading=scale,objective=outputs", True),
+        ("pot:objective=outputs", True),
+        ("pot", False),
+    ],
+)
+def test_who_needs_data(text, expected):
+    assert needs_moments(*parse_method(text)) is expected
+
+
+def test_the_method_of_the_documentation_runs(tmp_path):
+    (block,) = re.findall(r"```python\n(# sparse_nhot\.py.*?)```", DOCS.read_text(), re.DOTALL)
+    assert len(block.splitlines()) <= 30
+    path = tmp_path / "sparse_nhot.py"
+    path.write_text(block)
+    method, options = parse_method(f"{path}:keep=0.25")
+    rows = np.random.default_rng(0).standard_normal((4, 40))
+    found = method.quantize(WeightTask(rows, 8), options)
+    assert ((found.codes != 0).sum(axis=1) <= 10).all()
+    largest = np.abs(rows).argmax(axis=1)
+    assert (np.abs(found.codes[np.arange(4), largest]) == 127).all()
+
+
+def test_the_documentation_lists_every_method():
+    text = DOCS.read_text()
+    for name in methods():
+        assert f"| `{name}`" in text
+
+
+def table_rows():
+    """Rows of the table of measured errors: method, code bits, stored bits, decibel."""
+    for line in DOCS.read_text().splitlines():
+        cells = [cell.strip() for cell in line.replace("\\|", "").strip("|").split("|")]
+        if len(cells) == 7 and cells[0].startswith("`"):
+            yield pytest.param(cells, id=f"{cells[0].strip('`')}@{cells[2]}")
+
+
+@pytest.mark.parametrize("cells", list(table_rows()))
+def test_the_documentation_s_errors_are_those_of_the_methods(cells):
+    """128 Gaussian channels of 576, seed 0."""
+    text, summary, bits, stored, decibel, _, trained = cells
+    method, options = parse_method(text.strip("`"))
+    assert needs_moments(method, options) == (decibel == "data")
+    if trained:
+        assert trained == ("yes" if method.trained else "no")
+        assert summary.replace("^", "**") == method.summary.replace("|", "")
+    if decibel == "data":
+        return
+    rows = np.random.default_rng(0).standard_normal((128, 576))
+    width = 8 if bits == "2" else int(bits)
+    found = method.quantize(WeightTask(rows, width, None, (3, 3, 64)), options)
+    error = rows - found.scales[:, np.newaxis] * (found.codes - found.zero_point)
+    assert found.bits == int(bits)
+    assert f"{found.storage_bits / rows.size:.2f}" == stored
+    assert f"{10 * np.log10((rows**2).sum() / (error**2).sum()):.1f}" == decibel
