@@ -49,6 +49,8 @@ from napier.training import (
     fine_tune,
     train_float,
 )
+from simulator.hardware import load_hardware
+from simulator.machine import simulate
 
 
 def every_layer() -> FloatNetwork:
@@ -206,6 +208,14 @@ def test_trained_codes_are_values_of_the_last_method() -> None:
     powers = {0, *(sign << e for sign in (1, -1) for e in range(7))}
     assert all(set(np.unique(codes.codes)) <= powers for codes in result.weights.values())
     assert [epoch.stage for epoch in result.epochs] == [0, 1]
+
+
+def test_a_fine_tuned_network_has_the_same_bits_in_the_simulator() -> None:
+    _, parameters, images, _ = digits()
+    network = tuned([Stage("ternary", 1)], count=32).network
+    codes = parameters[0].codes(images[:2]).astype(np.int8)
+    simulated = simulate(network, load_hardware("ternary4x4"), [codes])
+    np.testing.assert_array_equal(simulated.outputs[0], run(network, codes).outputs[0])
 
 
 def test_layers_can_keep_a_method_of_their_own() -> None:
