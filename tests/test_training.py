@@ -46,6 +46,7 @@ from napier.training import (
     Training,
     _Activations,
     _moved,
+    _Trainer,
     fine_tune,
     train_float,
 )
@@ -290,6 +291,28 @@ def test_a_float_network_learns_before_anything_is_quantized() -> None:
     )
     assert before < 0.85
     assert after > before + 0.05
+
+
+def test_layers_of_small_weights_and_outputs_learn_slower() -> None:
+    network, parameters, images, labels = digits()
+    first = network.layers[0]
+    assert isinstance(first, FloatConv2D)
+    small = replace(first, weights=first.weights / 100)
+    (target,) = first.outputs
+    trainer = _Trainer(
+        replace(network, layers=(small, *network.layers[1:])),
+        {**parameters, target: replace(parameters[target], scale=0.25 / 255)},
+        [images],
+        labels,
+        {},
+        Training(),
+    )
+    trainer.begin(0, Stage("uniform", 1))
+    _, weights, bias, *others = trainer.optimizer.param_groups
+    size = float(np.sqrt(np.mean(small.weights**2)))
+    assert weights["share"] == pytest.approx(size / 0.05, rel=1e-5)
+    assert bias["share"] == pytest.approx(0.25)
+    assert {group["share"] for group in others} == {1.0}
 
 
 def test_moved_images_bring_zeros_in() -> None:
