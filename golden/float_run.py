@@ -169,7 +169,7 @@ def check_float_network(network: FloatNetwork) -> None:
         tensor = network.tensors[target]
         try:
             output = run_layer(layer, [values[index] for index in layer.inputs], tensor)
-        except (KeyError, ValueError):
+        except (IndexError, KeyError, ValueError):
             shapes = [network.tensors[index].shape for index in layer.inputs]
             raise ModelError(
                 f"{place} cannot compute {tensor.shape} from {shapes}; the model contradicts itself"
@@ -183,8 +183,9 @@ def check_float_network(network: FloatNetwork) -> None:
 
 
 def run_layer(layer: FloatLayer, inputs: Inputs, output: FloatTensor) -> FloatArray:
-    """Compute what one layer writes, (N, ...), from what it reads."""
-    return _OPERATORS[type(layer)](layer, inputs, output)
+    """Compute what one layer writes, (N, ...), from what it reads; it may overflow to infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _OPERATORS[type(layer)](layer, inputs, output)
 
 
 def activate(values: FloatArray, activation: Activation) -> FloatArray:

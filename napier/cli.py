@@ -584,7 +584,7 @@ def quantize(
     help="With uniform weights, before.",
 )
 @click.option(
-    "--learning-rate", type=float, default=2e-3, show_default=True, help="Of Adam, at the start."
+    "--learning-rate", type=float, default=1e-3, show_default=True, help="Of Adam, at the start."
 )
 @click.option("--batch", type=int, default=32, show_default=True, help="Samples of a step.")
 @click.option(

@@ -191,6 +191,10 @@ def finetune_document(
             "threads": training.threads,
             "shift": training.shift,
         },
+        "inputs": [
+            {"name": each.name, "scale": each.scale, "zero_point": each.zero_point}
+            for each in (tuned.tensors[index] for index in tuned.inputs)
+        ],
         "layers": [
             _layer_entry(tuned, index, result, own[layer.name].text if layer.name in own else None)
             for index, layer in enumerate(tuned.layers)
@@ -346,6 +350,11 @@ def _verdict(document: Document) -> list[str]:
         losses = stage["losses"]
         change = f"loss {losses[0]:.3f} > {losses[-1]:.3f}" if losses else "projected"
         lines.append(f"{stage['method']}: {len(losses)} epochs, {change}")
+    lines += [
+        f"input {shorten(each['name'], 24)}: code = round(x / {each['scale']:.6g})"
+        f" {'+' if each['zero_point'] >= 0 else '-'} {abs(each['zero_point'])}"
+        for each in document["inputs"]
+    ]
     comparison = document["comparison"]
     what = comparison["inputs"] + ("" if comparison["held_out"] else " (trained on)")
     known = comparison["accuracy_float"] is not None

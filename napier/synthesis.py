@@ -7,10 +7,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rtl_models.synth import HX8K_LUTS, Area, Synthesis
+from rtl_models.synth import HX8K_BRAMS, HX8K_LUTS, Area, Synthesis
 
-HEADINGS = ("gates", "FFs", "LUTs", "FFs", "carry", "BRAM")
-"""Generic gates and flip-flops, then iCE40."""
+HEADINGS = ("gates", "FFs", "bits", "LUTs", "FFs", "carry", "BRAM")
+"""Generic gates, flip-flops and bits of memories, then iCE40."""
 
 
 def synthesis_table(synthesis: Synthesis) -> RenderableType:
@@ -25,8 +25,8 @@ def synthesis_table(synthesis: Synthesis) -> RenderableType:
         kinds.add_row("  addend", *_counts(kind.addend))
     return Group(
         Text(
-            f"{synthesis.hardware}: one instance and all below it, {synthesis.yosys}"
-            " (counts depend on the version)\ngates and FFs generic; LUTs, FFs, carry, BRAM: iCE40"
+            f"{synthesis.hardware}: one instance and all below it, as {synthesis.yosys} counts\n"
+            "generic: gates, FFs, bits of memories; iCE40: LUTs, FFs, carry, BRAM"
         ),
         modules,
         Text(_fit(synthesis.modules[0].area)),
@@ -46,13 +46,15 @@ def _table(first: str, *, counted: bool = True) -> Table:
 
 
 def _counts(area: Area) -> tuple[str, ...]:
-    counts = (area.gates, area.flip_flops, area.ice40_luts, area.ice40_flip_flops)
-    return tuple(map(str, (*counts, area.ice40_carries, area.ice40_brams)))
+    generic = (area.gates, area.flip_flops, area.memory_bits)
+    ice40 = (area.ice40_luts, area.ice40_flip_flops, area.ice40_carries, area.ice40_brams)
+    return tuple(map(str, generic + ice40))
 
 
-def _fit(engine: Area) -> str:
-    """Say whether the engine can fit the largest iCE40: a logic cell holds one LUT and one FF."""
-    needed = max(engine.ice40_luts, engine.ice40_flip_flops)
-    if needed > HX8K_LUTS:
-        return f"too large for an iCE40 HX8K: {needed} of {HX8K_LUTS} logic cells"
-    return f"an iCE40 HX8K has {HX8K_LUTS} logic cells; at least {needed} are needed"
+def _fit(machine: Area) -> str:
+    """Say whether the whole can fit the largest iCE40: a logic cell holds one LUT and one FF."""
+    cells = max(machine.ice40_luts, machine.ice40_flip_flops)
+    needed = f"{cells} of {HX8K_LUTS} logic cells, {machine.ice40_brams} of {HX8K_BRAMS} RAM blocks"
+    if cells > HX8K_LUTS or machine.ice40_brams > HX8K_BRAMS:
+        return f"too large for an iCE40 HX8K: {needed}"
+    return f"of an iCE40 HX8K at least {needed}"

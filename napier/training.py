@@ -58,6 +58,9 @@ CONFINED: dict[str, Method] = {"a2q": "a2q", "a2q+": "a2q+"}
 SCALE_CANDIDATES = 32
 """Scales tried for a channel that must fit an accumulator, before it learns."""
 
+SMALL_WEIGHTS, SMALL_OUTPUTS = 0.05, 1.0
+"""Root mean square of a layer's weights, and range of its outputs, below which it learns slower."""
+
 TINY = 1e-12
 """Stands for the length of a channel of zeros."""
 
@@ -74,7 +77,8 @@ class Stage:
     epochs : int
         Times that every sample is seen; 0 projects and learns nothing.
     learning_rate : float
-        Of Adam at the start; it falls to 0 along half a cosine.
+        Of Adam at the start; it falls to 0 along half a cosine. Layers of small weights or outputs
+        have less, see `SMALL_WEIGHTS`.
     bits : int
         Width of the weights' codes.
     """
@@ -486,16 +490,34 @@ class _Trainer:
         """Put the quantizers of a stage in and start its optimizer."""
         self.number, self.stage, self.done = number, stage, 0
         self.quantizers: dict[int, _WeightQuantizer] = {}
-        learned = [*self.student.weights.values(), *self.student.biases.values()]
+        groups: list[dict[str, Any]] = []
         if stage.method != FLOAT:
             self.quantizers = {
                 index: self._quantizer(index, layer)
                 for index, layer in enumerate(self.network.layers)
                 if isinstance(layer, FloatWeighted)
             }
-            learned += [x for each in self.quantizers.values() for x in each.learned()]
-            learned += self.activations.learned()
-        self.optimizer = torch.optim.Adam(learned, lr=stage.learning_rate)
+            scales = [x for each in self.quantizers.values() for x in each.learned()]
+            groups.append({"params": scales + self.activations.learned(), "share": 1.0})
+        for index in self.student.weights:
+            weights, bias = self.student.weights[index], self.student.biases[index]
+            groups.append({"params": [weights], "share": self._weight_share(weights)})
+            groups.append({"params": [bias], "share": self._bias_share(index)})
+        self.optimizer = torch.optim.Adam(groups, lr=stage.learning_rate)
+
+    def _weight_share(self, weights: torch.Tensor) -> float:
+        """Share of the learning rate: steps of Adam do not shrink with the weights they change."""
+        if self.stage.method == FLOAT:
+            return 1.0
+        size = float(weights.detach().square().mean().sqrt().item())
+        return min(1.0, size / SMALL_WEIGHTS)
+
+    def _bias_share(self, index: int) -> float:
+        if self.stage.method == FLOAT:
+            return 1.0
+        (target,) = self.network.layers[index].outputs
+        output = self.activations.start[target]
+        return min(1.0, output.scale * (output.high - output.low) / SMALL_OUTPUTS)
 
     def _quantizer(self, index: int, layer: FloatWeighted) -> _WeightQuantizer:
         if layer.name in self.layers:
@@ -524,7 +546,8 @@ class _Trainer:
             chosen = order[step * self.training.batch : (step + 1) * self.training.batch]
             progress = (self.done + step / steps) / self.stage.epochs
             for group in self.optimizer.param_groups:
-                group["lr"] = self.stage.learning_rate * (1 + np.cos(np.pi * progress)) / 2
+                rate = self.stage.learning_rate * (1 + np.cos(np.pi * progress)) / 2
+                group["lr"] = rate * group["share"]
             move = generator.integers(-self.training.shift, self.training.shift + 1, 2)
             total += self._step([_moved(x[chosen], *move) for x in self.inputs], chosen)
         self.done += 1

@@ -40,6 +40,15 @@ METHOD = (
     " stays within the tolerance; one pass, not an optimum"
 )
 
+ADDER_UM2_PER_BIT = 4.3
+"""At 45 nm: 36, 67 and 137 um2 for 8, 16 and 32 bits (M. Horowitz, ISSCC 2014)."""
+
+REGISTER_UM2_PER_BIT = 5.98
+"""At 40 nm, of Aladdin's table in Accelergy's component library."""
+
+REGISTERS = 2
+"""Words that a PE keeps: the accumulator and the result that waits to be drained."""
+
 ROUNDING = 1e-9
 """Percent points by which a float of counts over counts may miss the tolerance."""
 
@@ -81,6 +90,12 @@ class _Search:
             layer_energy(events, self.sweep.machine(widths[index], "wrap"), table).accumulator
             for index, events in self.events.items()
         )
+
+    def area_um2(self, widths: Widths) -> float:
+        """Area of the array's accumulators, all as wide as the widest layer asks for."""
+        array = self.sweep.hardware.array
+        per_bit = ADDER_UM2_PER_BIT + REGISTERS * REGISTER_UM2_PER_BIT
+        return array.rows * array.cols * max(widths.values()) * per_bit
 
     def trial(self, widths: Widths, rule: str) -> Document:
         """Run all samples with these widths, or take the result of an earlier call."""
@@ -170,6 +185,7 @@ def _entry(search: _Search, widths: Widths, score: float) -> Document:
         "layer_bits": list(widths.values()),
         "score": score,
         "accumulator_pj": search.energy_pj(widths),
+        "accumulator_um2": search.area_um2(widths),
     }
 
 
@@ -238,9 +254,9 @@ def search_table(search: Document, samples: int) -> RenderableType:
     summary = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     summary.add_column("widths", no_wrap=True)
     summary.add_column("rule", no_wrap=True)
-    for heading in ("bits", "mean", measure, "accumulators", "energy"):
+    for heading in ("bits", "mean", measure, "accumulators", "energy", "area"):
         summary.add_column(heading, justify="right", no_wrap=True)
-    full = search["proved"]["accumulator_pj"]
+    full, area = search["proved"]["accumulator_pj"], search["proved"]["accumulator_um2"]
     for title, rule_name, entry in rows:
         bits = entry["layer_bits"]
         summary.add_row(
@@ -251,6 +267,7 @@ def search_table(search: Document, samples: int) -> RenderableType:
             f"{100 * entry['score']:.1f}%",
             human_energy(entry["accumulator_pj"]),
             f"{100 * entry['accumulator_pj'] / full:.0f}%",
+            f"{100 * entry['accumulator_um2'] / area:.0f}%",
         )
     headline = (
         f"\nat most {search['tolerance']:g} percent points below {100 * search['reference']:.1f}%"
@@ -265,7 +282,11 @@ def search_table(search: Document, samples: int) -> RenderableType:
     notes.append(search["method"])
     notes.append(
         f"energy: accumulators alone, one inference, table {search['energy_table']}, as though"
-        " each layer had its own width; for the area of a width: napier synth"
+        " each layer had its own width"
+    )
+    notes.append(
+        f"area: adders and registers of the array's accumulators, {area:,.0f} um2 at 45 nm where"
+        " proved, all as wide as the widest layer; napier synth counts gates of the Verilog"
     )
     return Group(Text(headline), summary, Text(""), _layers_table(search), Text("\n".join(notes)))
 

@@ -4,17 +4,25 @@ Verilator turns `napier_array` into C++, a generated shim gives it one C functio
 cycle and copies every register out, and a Numba loop calls that function, steps the model, and
 compares.
 Registers are compared by the names of docs/microarchitecture.md, sections 4 and 5.
+
+    python -m rtl_models.lockstep [--hardware PRESET|FILE] [--cycles N] [--seed S] [--work DIR]
+
+A long run is many episodes, each from reset and with a seed of its own, so that the one that
+differs can be run again: its stimuli are recorded, and Icarus replays them with waves of the last
+cycles.
 """
 
 from __future__ import annotations
 
 import ctypes
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +31,7 @@ from golden.errors import ToolError
 from rtl_models.parameters import engine_parameters
 from rtl_models.runner import find_tool
 from rtl_models.sources import sources
-from simulator.hardware import Hardware
+from simulator.hardware import Hardware, load_hardware
 from simulator.stepped import array_config, array_inputs, array_outputs, reset_array
 from simulator.stepped_kernels import SHIFT_ADD, TERNARY, step_array
 
@@ -73,11 +81,19 @@ FLUSH_PERIOD_CYCLES = 5000
 """A flush comes once in so many cycles on average."""
 
 
+EPISODE_CYCLES = 100_000
+"""Of a long run; Icarus replays as many in a minute."""
+
+WAVE_CYCLES = 200
+"""Cycles before a difference that its waves show."""
+
+
 class Field(NamedTuple):
-    """One compared value: its name in the document, where the shim reads it, its width."""
+    """One compared value: name in the document, where shim and Verilog have it, width."""
 
     name: str
     expression: str
+    path: str
     bits: int
 
 
@@ -104,6 +120,8 @@ class LockstepResult:
     fires, issues, overflow_steps : int
         Tile ends, entries issued, and PE overflow flags seen: without them a run proves nothing.
     mismatch : Mismatch or None
+    seed : int
+        Of the episode that differs, or the first one.
     """
 
     cycles: int
@@ -112,28 +130,31 @@ class LockstepResult:
     issues: int
     overflow_steps: int
     mismatch: Mismatch | None
+    seed: int
 
 
 def fields(hardware: Hardware) -> list[Field]:
     """List what is compared in a cycle: the array's outputs, then all of its registers."""
     array, widths = hardware.array, hardware.widths
-    found = [Field("feed_ready", "top->feed_ready", 1), Field("fire", "top->fire", 1)]
+    found = [Field(name, f"top->{name}", name, 1) for name in ("feed_ready", "fire")]
     found += [
-        Field(f"entry_ready[{c}]", f"bits(top->entry_ready, {c}, 1)", 1) for c in range(array.cols)
+        Field(f"entry_ready[{c}]", f"bits(top->entry_ready, {c}, 1)", f"entry_ready[{c}]", 1)
+        for c in range(array.cols)
     ]
-    found.append(Field("n", _reg("u_window.n_q"), 16))
-    found.append(Field("handoff", _reg("handoff_q"), 1))
+    found.append(_register("n", "u_window.n_q", 16))
+    found.append(_register("handoff", "handoff_q", 1))
     for c in range(array.cols):
-        found.append(Field(f"offset[{c}]", _reg(f"g_sequencer[{c}].u_sequencer.offset_q"), 16))
-        found.append(Field(f"done[{c}]", _reg(f"g_sequencer[{c}].u_sequencer.done_q"), 1))
+        found.append(_register(f"offset[{c}]", f"g_sequencer[{c}].u_sequencer.offset_q", 16))
+        found.append(_register(f"done[{c}]", f"g_sequencer[{c}].u_sequencer.done_q", 1))
     for d in range(hardware.depth):
-        word = _reg(f"u_window.g_word[{d}].word_q")
+        word = f"u_window.g_word[{d}].word_q"
         for lane in range(array.rows * array.feed):
             r, f = divmod(lane, array.feed)
             found.append(
                 Field(
                     f"word[{d}][{r}][{f}]",
-                    f"bits({word}, {lane * widths.x}, {widths.x})",
+                    f"bits({_reg(word)}, {lane * widths.x}, {widths.x})",
+                    f"{word}[{lane * widths.x} +: {widths.x}]",
                     widths.x,
                 )
             )
@@ -164,7 +185,11 @@ def _pe_fields(hardware: Hardware, r: int, c: int) -> Iterator[Field]:
             ("count", f"{acc}.g_spill.count_q", 16),
         ]
     for name, path, bits in registers:
-        yield Field(f"{name}[{r}][{c}]", _reg(path), bits)
+        yield _register(f"{name}[{r}][{c}]", path, bits)
+
+
+def _register(name: str, path: str, bits: int) -> Field:
+    return Field(name, _reg(path), path, bits)
 
 
 def _reg(path: str) -> str:
@@ -293,9 +318,9 @@ def build(hardware: Hardware, folder: Path) -> Path:
     return library
 
 
-def _call(command: list[str]) -> str:
+def _call(command: list[str], folder: Path | None = None) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
     except FileNotFoundError:
         raise ToolError(
             f"{command[0]} is needed but not installed; install it with: sudo apt-get install"
@@ -417,6 +442,7 @@ def _compile_loop(rtl_cycle: Any) -> Any:
         expected: IntArray,
         found: IntArray,
         seen: IntArray,
+        stimuli: IntArray,
     ) -> int:
         position = np.zeros(config.cols, np.int64)
         words = 1
@@ -429,6 +455,8 @@ def _compile_loop(rtl_cycle: Any) -> Any:
                 ready = PROBABILITIES[rng.integers(0, 4)]
             _draw_cycle(rng, config, inputs, operand_bits, valid, ready)
             _pack_inputs(inputs, packed)
+            if cycle < len(stimuli):
+                stimuli[cycle] = packed
             rtl_cycle(handle, packed.ctypes.data, found.ctypes.data)
             _pack_state(config, state, expected)
             step_array(config, state, inputs, outputs)
@@ -461,8 +489,8 @@ def _compile_loop(rtl_cycle: Any) -> Any:
     return loop
 
 
-def run_lockstep(hardware: Hardware, library: Path, cycles: int, seed: int) -> LockstepResult:
-    """Step model and Verilog together under random streams and stalls.
+class Lockstep:
+    """Model and Verilog of an array, stepped together under random streams and stalls.
 
     Parameters
     ----------
@@ -470,52 +498,262 @@ def run_lockstep(hardware: Hardware, library: Path, cycles: int, seed: int) -> L
         What `library` was built for.
     library : Path
         From `build`.
-    cycles : int
+    """
+
+    def __init__(self, hardware: Hardware, library: Path) -> None:
+        self.hardware = hardware
+        self.fields = fields(hardware)
+        self._library = ctypes.CDLL(str(library))
+        self._library.napier_new.restype = ctypes.c_void_p
+        self._library.napier_delete.argtypes = [ctypes.c_void_p]
+        self._library.napier_cycle.argtypes = [ctypes.c_void_p] * 3
+        self._library.napier_cycle.restype = None
+        self._loop = _compile_loop(self._library.napier_cycle)
+        self._masks = np.array([(1 << field.bits) - 1 for field in self.fields], np.int64)
+        array = hardware.array
+        self._input_values = 4 + 5 * array.cols + array.rows * array.feed
+
+    def run(
+        self,
+        cycles: int,
+        seed: int,
+        episode_cycles: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> LockstepResult:
+        """Compare `cycles` cycles, or as many as it takes to the first difference.
+
+        Parameters
+        ----------
+        cycles, seed : int
+        episode_cycles : int or None
+            Reset after so many cycles and go on with the next seed; None: never.
+        progress : function of the cycles done, optional
+            Called after every episode.
+        """
+        done, totals, mismatch = 0, np.zeros(3, np.int64), None
+        last_seed = seed
+        while done < cycles and mismatch is None:
+            episode = min(episode_cycles or cycles, cycles - done)
+            ran, seen, mismatch = self._episode(episode, last_seed)
+            done += ran
+            totals += seen
+            if mismatch is None:
+                last_seed += 1
+                if progress is not None:
+                    progress(done)
+        fires, issues, overflow_steps = (int(count) for count in totals)
+        return LockstepResult(
+            cycles=done,
+            values_per_cycle=len(self.fields),
+            fires=fires,
+            issues=issues,
+            overflow_steps=overflow_steps,
+            mismatch=mismatch,
+            seed=last_seed if mismatch else seed,
+        )
+
+    def stimuli(self, cycles: int, seed: int) -> IntArray:
+        """Record the inputs of an episode's first `cycles` cycles, a row each, for `replay`."""
+        recorded = np.zeros((cycles, self._input_values), np.int64)
+        self._episode(cycles, seed, recorded)
+        return recorded
+
+    def _episode(
+        self, cycles: int, seed: int, recorded: IntArray | None = None
+    ) -> tuple[int, IntArray, Mismatch | None]:
+        """Cycles compared; tile ends, entries and overflow flags seen; the first difference."""
+        hardware = self.hardware
+        expected, found = np.zeros((2, len(self.fields)), np.int64)
+        seen = np.zeros(4, np.int64)
+        handle = self._library.napier_new()
+        try:
+            done = self._loop(
+                array_config(hardware),
+                reset_array(hardware),
+                array_inputs(hardware),
+                array_outputs(hardware),
+                handle,
+                cycles,
+                np.random.default_rng(seed),
+                hardware.operand_bits,
+                self._masks,
+                np.zeros(self._input_values, np.int64),
+                expected,
+                found,
+                seen,
+                np.zeros((0, self._input_values), np.int64) if recorded is None else recorded,
+            )
+        finally:
+            self._library.napier_delete(handle)
+        if done == cycles:
+            return done, seen[:3], None
+        index = int(seen[3])
+        mask = int(self._masks[index])
+        values = (int(expected[index]) & mask, int(found[index]) & mask)
+        return done, seen[:3], Mismatch(done, self.fields[index].name, *values)
+
+
+def run_lockstep(hardware: Hardware, library: Path, cycles: int, seed: int) -> LockstepResult:
+    """Step model and Verilog together in one episode; see `Lockstep.run`."""
+    return Lockstep(hardware, library).run(cycles, seed)
+
+
+# -- replay ---------------------------------------------------------------------------------------
+
+_BENCH = """
+module replay;
+  reg clk = 1'b0;
+  reg rst = 1'b1;
+  reg flush, feed_valid, handoff_ready, drain_enable;
+  reg [{cols}-1:0] entry_valid;
+  reg [{cols}*{entry_bits}-1:0] entry_data;
+  reg [{feed_bits}-1:0] feed_data;
+  reg [4+{cols}+{cols}*{entry_bits}+{feed_bits}-1:0] stimulus[0:{cycles}-1];
+  integer cycle;
+
+  {top} #({parameters}) dut (
+    .clk(clk), .rst(rst), .flush(flush),
+    .feed_valid(feed_valid), .feed_ready(), .feed_data(feed_data),
+    .entry_valid(entry_valid), .entry_ready(), .entry_data(entry_data),
+    .handoff_ready(handoff_ready), .drain_enable(drain_enable),
+    .fire(), .issue_any(), .all_done(),
+    .result_col({result_col_bits}'d0), .result(), .result_overflow(), .result_events()
+  );
+
+  initial begin
+    $readmemh("stimulus.hex", stimulus);
+    $dumpfile("waves.fst");
+    {{flush, feed_valid, handoff_ready, drain_enable, entry_valid, entry_data, feed_data}} = 0;
+    drain_enable = 1'b1;
+    repeat (2) begin #5 clk = 1'b1; #5 clk = 1'b0; end
+    rst = 1'b0;
+    for (cycle = 0; cycle < {cycles}; cycle = cycle + 1) begin
+      {{flush, feed_valid, handoff_ready, drain_enable, entry_valid, entry_data, feed_data}} =
+          stimulus[cycle];
+      if (cycle == {first_wave}) $dumpvars(0, dut);
+      #5;
+      if (cycle == {cycles} - 1) $display("%h", dut.{path});
+      clk = 1'b1;
+      #5 clk = 1'b0;
+    end
+    $finish;
+  end
+endmodule
+"""
+
+
+def replay(
+    lockstep: Lockstep, mismatch: Mismatch, seed: int, folder: Path, verilog: list[Path]
+) -> tuple[str, Path]:
+    """Run the episode of a difference in Icarus, up to the cycle of the difference.
+
+    Parameters
+    ----------
+    lockstep : Lockstep
+    mismatch : Mismatch
     seed : int
+        Of the episode.
+    folder : Path
+        Gets stimuli, bench and waves.
+    verilog : list of Path
+        Sources of the array.
 
     Returns
     -------
-    LockstepResult
-        Its `mismatch` names the first difference, if there is one.
+    value : str
+        Of the signal that differs, hexadecimal, as Icarus has it in that cycle.
+    waves : Path
+        Of the last `WAVE_CYCLES` cycles (FST).
+
+    Raises
+    ------
+    ToolError
+        Icarus is missing or does not take the sources.
     """
-    shared = ctypes.CDLL(str(library))
-    shared.napier_new.restype = ctypes.c_void_p
-    shared.napier_delete.argtypes = [ctypes.c_void_p]
-    shared.napier_cycle.argtypes = [ctypes.c_void_p] * 3
-    shared.napier_cycle.restype = None
-    compared = fields(hardware)
-    masks = np.array([(1 << field.bits) - 1 for field in compared], np.int64)
-    array = hardware.array
-    packed = np.zeros(4 + 5 * array.cols + array.rows * array.feed, np.int64)
-    expected, found = np.zeros((2, len(compared)), np.int64)
-    seen = np.zeros(4, np.int64)
-    handle = shared.napier_new()
-    try:
-        done = _compile_loop(shared.napier_cycle)(
-            array_config(hardware),
-            reset_array(hardware),
-            array_inputs(hardware),
-            array_outputs(hardware),
-            handle,
-            cycles,
-            np.random.default_rng(seed),
-            hardware.operand_bits,
-            masks,
-            packed,
-            expected,
-            found,
-            seen,
+    hardware, cycles = lockstep.hardware, mismatch.cycle + 1
+    array, widths = hardware.array, hardware.widths
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = lockstep.stimuli(cycles, seed)
+    lines = [f"{_stimulus_word(row, hardware):x}\n" for row in rows.tolist()]
+    (folder / "stimulus.hex").write_text("".join(lines), encoding="ascii")
+    parameters = {**engine_parameters(hardware), "X_W": hardware.operand_bits}
+    field = next(each for each in lockstep.fields if each.name == mismatch.signal)
+    bench = _BENCH.format(
+        top=TOP,
+        cols=array.cols,
+        entry_bits=widths.entry,
+        feed_bits=array.rows * array.feed * widths.x,
+        result_col_bits=max(1, (array.cols - 1).bit_length()),
+        cycles=cycles,
+        first_wave=max(0, cycles - WAVE_CYCLES),
+        parameters=", ".join(f".{name}({parameters[name]})" for name in PARAMETERS),
+        path=field.path,
+    )
+    (folder / "replay.v").write_text(bench, encoding="ascii")
+    program = folder / "replay.vvp"
+    files = [str(folder / "replay.v"), *map(str, verilog)]
+    _call([find_tool("iverilog"), "-g2012", "-s", "replay", "-o", str(program), *files])
+    said = _call([find_tool("vvp"), "-n", str(program.resolve()), "-fst"], folder)
+    value = [line for line in said.splitlines() if not line.startswith("FST")][-1]
+    return value, folder / "waves.fst"
+
+
+def _stimulus_word(row: list[int], hardware: Hardware) -> int:
+    """One cycle's inputs as the bench's word, most significant field first."""
+    array, widths = hardware.array, hardware.widths
+    cols = array.cols
+    flush, feed_valid, handoff_ready, drain = row[:4]
+    valid, last, advance, lane, code = (row[4 + i * cols : 4 + (i + 1) * cols] for i in range(5))
+    word = flush << 3 | feed_valid << 2 | handoff_ready << 1 | drain
+    for c in reversed(range(cols)):
+        word = word << 1 | valid[c]
+    for c in reversed(range(cols)):
+        entry = (last[c] << widths.advance | advance[c]) << widths.lane | lane[c]
+        word = word << widths.entry | entry << widths.code | code[c]
+    for operand in reversed(row[4 + 5 * cols :]):
+        word = word << widths.x | operand & ((1 << widths.x) - 1)
+    return word
+
+
+# -- command --------------------------------------------------------------------------------------
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--hardware", default="mac4x4", help="Preset or TOML.")
+@click.option("--cycles", default=10_000_000, help="Compared, in episodes from reset.")
+@click.option("--seed", default=1, help="Of the first episode.")
+@click.option("--work", type=click.Path(path_type=Path), default="lockstep", help="Build, waves.")
+@click.pass_context
+def main(context: click.Context, hardware: str, cycles: int, seed: int, work: Path) -> None:
+    """Step the Verilated array and the model together and compare every register in every cycle.
+
+    Where they differ, Icarus replays the episode and leaves waves of its last cycles.
+    """
+    machine = load_hardware(hardware)
+    lockstep = Lockstep(machine, build(machine, work / "build"))
+    begin = time.perf_counter()
+
+    def show(done: int) -> None:
+        rate = done / (time.perf_counter() - begin)
+        click.echo(f"\r{done:,} cycles, {rate:,.0f} a second", nl=False, err=True)
+
+    result = lockstep.run(cycles, seed, EPISODE_CYCLES, show)
+    click.echo(err=True)
+    click.echo(
+        f"{machine.name}: {result.cycles:,} cycles of {result.values_per_cycle} values compared;"
+        f" {result.fires:,} tiles, {result.issues:,} entries, {result.overflow_steps:,} overflow"
+        " flags seen"
+    )
+    first = result.mismatch
+    if first is not None:
+        files = list(sources(TOP))
+        value, waves = replay(lockstep, first, result.seed, work / "replay", files)
+        click.echo(
+            f"seed {result.seed}, cycle {first.cycle}: {first.signal} is {first.found:#x}, expected"
+            f" {first.expected:#x}; Icarus has 0x{value}; waves: {waves}"
         )
-    finally:
-        shared.napier_delete(handle)
-    mismatch = None
-    if done < cycles:
-        index = int(seen[3])
-        mask = int(masks[index])
-        mismatch = Mismatch(
-            cycle=done,
-            signal=compared[index].name,
-            expected=int(expected[index]) & mask,
-            found=int(found[index]) & mask,
-        )
-    return LockstepResult(done, len(compared), int(seen[0]), int(seen[1]), int(seen[2]), mismatch)
+        context.exit(1)
+
+
+if __name__ == "__main__":
+    main()

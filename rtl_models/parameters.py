@@ -149,6 +149,25 @@ def top_parameters(
     }
 
 
+def shared_out_parameters(hardware: Hardware) -> dict[str, int]:
+    """Verilog parameters of `napier_top` without a network that would size its weight memories.
+
+    Half of the weight buffer holds the entry streams, a quarter each feed words and parameters.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    """
+    quarter_bytes = hardware.buffers.weight_bytes // 4
+    quarter_beats = quarter_bytes // hardware.beat_bytes
+    return top_parameters(
+        hardware,
+        max(1, quarter_beats),
+        max(1, 2 * quarter_beats // hardware.array.cols),
+        max(1, 8 * quarter_bytes // hardware.widths.parameter),
+    )
+
+
 def run_configuration(
     program: LayerProgram,
     *,

@@ -10,26 +10,38 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from golden.errors import ToolError
-from rtl_models.parameters import PE_KINDS, engine_parameters
+from rtl_models.parameters import PE_KINDS, engine_parameters, shared_out_parameters
 from rtl_models.runner import run_yosys
 from rtl_models.sources import sources
 from simulator.hardware import Hardware
 
 Progress = Callable[[int, int, str], None]
 
-TARGETS = {"generic": "synth", "ice40": "synth_ice40 -noflatten"}
+TARGETS = {
+    # As `synth`, but memories of 16 words and more stay what they are: their bits are counted.
+    "generic": "synth -run begin:fine; opt -fast -full; memory_map t:$mem_v2 r:SIZE<16 %i;"
+    " opt -full; techmap; opt -fast; abc -fast; opt -fast; memory_unpack",
+    "ice40": "synth_ice40 -noflatten",
+}
 """Yosys script of each target."""
 
-HX8K_LUTS = 7680
-"""Logic cells of the largest iCE40 (Lattice, iCE40 LP/HX Family Data Sheet, table 1-1)."""
+HX8K_LUTS, HX8K_BRAMS = 7680, 32
+"""Logic cells and RAM blocks of the largest iCE40 (Lattice, iCE40 LP/HX Family Data Sheet, table
+1-1)."""
+
+MEMORY_BITS = "memory bits"
+"""Stands among the cells of a module for the bits of its memories."""
 
 Design = tuple[str, Mapping[str, int]]
 """Top module and its parameters."""
 
 SCHEMA = "napier.synth/1"
 
+TOP = "napier_top"
+
 _FLIP_FLOP = re.compile(r"\$_(S?DFF|ALDFF|DFFSR)\w*_|SB_DFF\w*")
 _LATCH = re.compile(r"\$_(S?R|DLATCH\w*)_\w*")
+_MEMORY_PORT = re.compile(r"\$mem\w*")
 _YOSYS_ERROR = re.compile(r"ERROR: .*")
 
 
@@ -43,6 +55,8 @@ class Area:
         Generic gates of one or two inputs and 2:1 multiplexers, flip-flops excluded.
     flip_flops, latches : int
         Generic, one bit each.
+    memory_bits : int
+        Of memories of 16 words or more, which are neither gates nor flip-flops.
     ice40_luts, ice40_flip_flops, ice40_carries, ice40_brams : int
         Lattice iCE40: LUTs of four inputs, flip-flops, carry cells, RAM blocks of 4 kbit.
     """
@@ -50,6 +64,7 @@ class Area:
     gates: int
     flip_flops: int
     latches: int
+    memory_bits: int
     ice40_luts: int
     ice40_flip_flops: int
     ice40_carries: int
@@ -120,7 +135,7 @@ class Synthesis:
 
 
 def synthesize(hardware: Hardware, progress: Progress | None = None) -> Synthesis:
-    """Synthesize the engine of the hardware, and each kind of PE with its accumulator.
+    """Synthesize the accelerator of the hardware, and each kind of PE with its accumulator.
 
     Parameters
     ----------
@@ -133,13 +148,13 @@ def synthesize(hardware: Hardware, progress: Progress | None = None) -> Synthesi
         Yosys is missing or fails.
     """
     kinds = pe_kinds(hardware)
-    designs: dict[str, Design] = {"layer_engine": ("layer_engine", engine_parameters(hardware))}
+    designs: dict[str, Design] = {TOP: (TOP, shared_out_parameters(hardware))}
     designs |= {kind: ("napier_pe", parameters) for kind, parameters in kinds.items()}
     areas, version = synthesize_designs(designs, progress)
     return Synthesis(
         hardware=hardware.name,
         yosys=version,
-        modules=areas["layer_engine"],
+        modules=areas[TOP],
         pe_kinds=tuple(
             _pe_area(kind, parameters, areas[kind]) for kind, parameters in kinds.items()
         ),
@@ -228,7 +243,7 @@ def _synthesize(top: str, parameters: Mapping[str, int], target: str) -> tuple[_
     settings = " ".join(f"-set {name} {value}" for name, value in parameters.items())
     code, said = run_yosys(
         f"read_verilog -sv {files}; chparam {settings} {top}; hierarchy -check -top {top};"
-        f" {TARGETS[target]}; stat -json"
+        f" {TARGETS[target]}; check -assert; stat -json"
     )
     errors = _YOSYS_ERROR.findall(said)
     if code or '"modules":' not in said:
@@ -238,7 +253,11 @@ def _synthesize(top: str, parameters: Mapping[str, int], target: str) -> tuple[_
     before, _, text = said.rpartition('"modules":')
     modules, _ = json.JSONDecoder().raw_decode(text.lstrip())
     version = before.rpartition('"creator": "')[2].partition(" (")[0]
-    return {name: module["num_cells_by_type"] for name, module in modules.items()}, version
+    cells = {
+        name: {**module["num_cells_by_type"], MEMORY_BITS: module["num_memory_bits"]}
+        for name, module in modules.items()
+    }
+    return cells, version
 
 
 def module_name(yosys_name: str) -> str:
@@ -276,10 +295,13 @@ class _Tree:
         ice40 = _total(self.ice40, yosys_name)
         flip_flops = _count(generic, _FLIP_FLOP)
         latches = _count(generic, _LATCH)
+        memory_bits = generic.pop(MEMORY_BITS)
+        ports = _count(generic, _MEMORY_PORT)
         return Area(
-            gates=sum(generic.values()) - flip_flops - latches,
+            gates=sum(generic.values()) - flip_flops - latches - ports,
             flip_flops=flip_flops,
             latches=latches,
+            memory_bits=memory_bits,
             ice40_luts=_count(ice40, re.compile("SB_LUT4")),
             ice40_flip_flops=_count(ice40, _FLIP_FLOP),
             ice40_carries=_count(ice40, re.compile("SB_CARRY")),

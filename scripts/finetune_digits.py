@@ -26,15 +26,15 @@ from napier.training import Training
 from scripts.train_digits import load_digits
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks" / "finetuned"
-TRAINING = Training(seed=1617, shift=1)
+TRAINING = Training(seed=1617)
 
 PLANS = {
     "nhot2": Plan("nhot:n=2", epochs=4, uniform_epochs=2, learning_rate=1e-3),
-    "nhot1": Plan("nhot:n=1", epochs=16, uniform_epochs=2, learning_rate=2e-3),
-    "ternary": Plan("ternary", epochs=16, uniform_epochs=0, learning_rate=5e-3),
+    "nhot1": Plan("nhot:n=1", epochs=8, uniform_epochs=2, learning_rate=2e-3),
+    "ternary": Plan("ternary", epochs=32, uniform_epochs=0, learning_rate=5e-3),
     "ttq": Plan("ttq", epochs=16, uniform_epochs=0, learning_rate=5e-3),
     "twn": Plan("twn", epochs=16, uniform_epochs=0, learning_rate=5e-3),
-    "a2q_16": Plan("a2q+:16", epochs=16, uniform_epochs=0, learning_rate=5e-3),
+    "a2q_16": Plan("a2q+:16", epochs=8, uniform_epochs=0, learning_rate=2e-3),
     "a2q_14": Plan("a2q+:14", epochs=16, uniform_epochs=0, learning_rate=5e-3),
 }
 

@@ -85,10 +85,11 @@ def _nhot_layer(layer: WeightedLayer, terms: int) -> WeightedLayer:
     high = (1 << (bits - 1)) - 1
     low = min(-high, int(centred.min()))
     exponent = max(INT8_MAX_EXPONENT, bits - 1)
-    projected = nearest_nhot(centred, terms, exponent, low, high)
+    nearest = nearest_nhot(np.arange(low, high + 1), terms, exponent, low, high)
+    table = nearest.astype(np.int8 if bits <= 8 else np.int16)
     return replace(
         layer,
-        weights=projected.astype(np.int8 if bits <= 8 else np.int16),
+        weights=table[np.minimum(centred, high) - low],
         weight_bits=bits if bits <= 8 else 16,
         weight_zero_point=0,
     )

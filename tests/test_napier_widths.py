@@ -582,6 +582,9 @@ def test_accumulator_energy_is_steps_times_bits_times_the_table() -> None:
             for layer, bits in zip(search["layers"], entry["layer_bits"], strict=True)
         )
         assert entry["accumulator_pj"] == pytest.approx(expected)
+        # 16 x 16 PEs; an adder bit of 4.3 um2 and two register bits of 5.98 um2.
+        expected = 256 * max(entry["layer_bits"]) * 16.26
+        assert entry["accumulator_um2"] == pytest.approx(expected)
     assert search["layers"][0]["steps"] == 8 * 8 * 8 * 9  # stem: one product for each MAC
 
 

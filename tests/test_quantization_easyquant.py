@@ -20,7 +20,7 @@ def synthetic_layer():
     """Inputs (patches) and weights with heavy tails."""
     rng = np.random.default_rng(2006)
     weights = rng.standard_t(4, (32, 144))
-    x = rng.standard_t(4, (600, 144))
+    x = rng.standard_t(4, (400, 144))
     return x, weights
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from rtl_models import lint, run_yosys
-from rtl_models.parameters import engine_parameters
+from rtl_models.parameters import shared_out_parameters
 from rtl_models.sources import VERILOG, modules, sources
 from simulator.hardware import list_presets, load_hardware
 
@@ -56,8 +56,8 @@ def test_array_is_clean_in_every_shape(parameters, tool):
 @pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize("preset", list_presets())
-def test_engine_of_every_preset_is_clean(preset, tool):
-    assert lint(tool, "layer_engine", engine_parameters(load_hardware(preset))) == ""
+def test_accelerator_of_every_preset_is_clean(preset, tool):
+    assert lint(tool, "napier_top", shared_out_parameters(load_hardware(preset))) == ""
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from rtl_models import lockstep
+from rtl_models.sources import sources
 from simulator.hardware import Hardware, hardware_from_dict, load_hardware
 
 CYCLES = 500_000
@@ -63,12 +65,31 @@ def test_ten_million_cycles_of_an_8x8_array_agree(tmp_path: Path) -> None:
 def test_lockstep_names_the_first_difference_of_a_wrong_array(tmp_path: Path) -> None:
     right = hardware("mac4x4", {"acc_bits": 18})
     wrong = hardware("mac4x4", {"acc_bits": 18, "acc_overflow": "saturate"})
-    library = lockstep.build(wrong, tmp_path)
-    result = lockstep.run_lockstep(right, library, CYCLES, seed=1)
+    both = lockstep.Lockstep(right, lockstep.build(wrong, tmp_path))
+    result = both.run(CYCLES, seed=1)
     assert result.mismatch is not None
     assert result.mismatch.signal.startswith("acc[")
     assert result.mismatch.expected != result.mismatch.found
     assert result.cycles == result.mismatch.cycle
+    # Icarus gets the same stimuli: of the wrong array it shows the wrong value, and of the right
+    # one the expected.
+    for shown, value in ((wrong, result.mismatch.found), (right, result.mismatch.expected)):
+        both.hardware = shown
+        folder = tmp_path / shown.array.acc_overflow
+        files = list(sources(lockstep.TOP))
+        found, waves = lockstep.replay(both, result.mismatch, result.seed, folder, files)
+        assert int(found, 16) == value
+        assert waves.stat().st_size > 1000
+
+
+@pytest.mark.rtl
+@pytest.mark.slow
+def test_a_long_run_goes_on_from_reset_with_the_next_seed(tmp_path: Path) -> None:
+    arguments = ["--hardware", "ternary4x4", "--cycles", "250000", "--work", str(tmp_path)]
+    done = CliRunner().invoke(lockstep.main, arguments)
+    assert done.exit_code == 0, done.output
+    assert "ternary4x4: 250,000 cycles of " in done.output
+    assert done.output.count(" a second") == 3
 
 
 def test_every_register_of_the_document_is_compared() -> None:

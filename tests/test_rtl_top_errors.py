@@ -94,7 +94,8 @@ def write_case(network, image, hardware, path):
     timing = simulate(network, hardware, [image.astype(np.int8)])
     cycles = sum(layer.timing.cycles for layer in timing.layers)
     tiles = sum(
-        (each.pixel_tiles[1] - each.pixel_tiles[0]) * (each.channel_tiles[1] - each.channel_tiles[0])
+        (each.pixel_tiles[1] - each.pixel_tiles[0])
+        * (each.channel_tiles[1] - each.channel_tiles[0])
         for each in program.passes
     )
     case = {

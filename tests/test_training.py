@@ -46,9 +46,12 @@ from napier.training import (
     Training,
     _Activations,
     _moved,
+    _Trainer,
     fine_tune,
     train_float,
 )
+from simulator.hardware import load_hardware
+from simulator.machine import simulate
 
 
 def every_layer() -> FloatNetwork:
@@ -208,6 +211,14 @@ def test_trained_codes_are_values_of_the_last_method() -> None:
     assert [epoch.stage for epoch in result.epochs] == [0, 1]
 
 
+def test_a_fine_tuned_network_has_the_same_bits_in_the_simulator() -> None:
+    _, parameters, images, _ = digits()
+    network = tuned([Stage("ternary", 1)], count=32).network
+    codes = parameters[0].codes(images[:2]).astype(np.int8)
+    simulated = simulate(network, load_hardware("ternary4x4"), [codes])
+    np.testing.assert_array_equal(simulated.outputs[0], run(network, codes).outputs[0])
+
+
 def test_layers_can_keep_a_method_of_their_own() -> None:
     network, parameters, images, labels = digits()
     method, options = parse_method("uniform")
@@ -280,6 +291,28 @@ def test_a_float_network_learns_before_anything_is_quantized() -> None:
     )
     assert before < 0.85
     assert after > before + 0.05
+
+
+def test_layers_of_small_weights_and_outputs_learn_slower() -> None:
+    network, parameters, images, labels = digits()
+    first = network.layers[0]
+    assert isinstance(first, FloatConv2D)
+    small = replace(first, weights=first.weights / 100)
+    (target,) = first.outputs
+    trainer = _Trainer(
+        replace(network, layers=(small, *network.layers[1:])),
+        {**parameters, target: replace(parameters[target], scale=0.25 / 255)},
+        [images],
+        labels,
+        {},
+        Training(),
+    )
+    trainer.begin(0, Stage("uniform", 1))
+    _, weights, bias, *others = trainer.optimizer.param_groups
+    size = float(np.sqrt(np.mean(small.weights**2)))
+    assert weights["share"] == pytest.approx(size / 0.05, rel=1e-5)
+    assert bias["share"] == pytest.approx(0.25)
+    assert {group["share"] for group in others} == {1.0}
 
 
 def test_moved_images_bring_zeros_in() -> None:

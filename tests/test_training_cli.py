@@ -63,6 +63,8 @@ def test_reported_accuracy_is_that_of_the_integers_that_are_written(
     images, labels = np.load(tmp_path / "t.npy"), np.load(tmp_path / "u.npy")
     right = np.mean(run(network, images).outputs[0].argmax(axis=1) == labels)
     assert document["comparison"]["accuracy_tuned"] == right
+    (entry,), tensor = document["inputs"], network.tensors[network.inputs[0]]
+    assert (entry["scale"], entry["zero_point"]) == (tensor.scale, tensor.zero_point)
     for layer in network.layers:
         if isinstance(layer, WeightedLayer):
             magnitudes = np.abs(layer.weights.astype(np.int64))
@@ -74,7 +76,13 @@ def test_table_names_stages_and_accuracies_in_80_columns(napier: Napier) -> None
     lines = result.stdout.splitlines()
     assert all(len(line) <= 80 for line in lines)
     text = " ".join(" ".join(lines).split())
-    for part in ("uniform: 1 epochs, loss", "% float", "% ternary, not trained", "fine-tuned"):
+    for part in (
+        "uniform: 1 epochs, loss",
+        "code = round(x / 0.003",
+        "% float",
+        "% ternary, not trained",
+        "fine-tuned",
+    ):
         assert part in text
 
 

@@ -715,7 +715,7 @@ def _window(node: Node, size: Sequence[int], kernel: Sequence[int]) -> _Window:
     if min(pads) < 0:
         raise UnsupportedError(f"must not pad by less than 0, as in {pads}; slice the image")
     automatic = node.attributes.get("auto_pad", b"NOTSET").decode()
-    befores, afters, outputs = [], [], []
+    starts, ends, outputs = [], [], []
     for axis, (length, k) in enumerate(zip(size, kernel, strict=True)):
         s, reach = strides[axis], (k - 1) * dilations[axis] + 1
         before, after = pads[axis], pads[axis + 2]
@@ -733,13 +733,13 @@ def _window(node: Node, size: Sequence[int], kernel: Sequence[int]) -> _Window:
                 after, count = max(after, 0), rounded_up
         if count < 1:
             raise ModelError(f"must have a window that fits the image of {length}, not {reach}")
-        befores.append(before)
-        afters.append(after)
+        starts.append(before)
+        ends.append(after)
         outputs.append(count)
     return _Window(
         (strides[0], strides[1]),
         (dilations[0], dilations[1]),
-        Padding(befores[0], afters[0], befores[1], afters[1]),
+        Padding(starts[0], ends[0], starts[1], ends[1]),
         (outputs[0], outputs[1]),
     )
 

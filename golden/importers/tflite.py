@@ -194,6 +194,8 @@ class Node:
 
     def wired(self, op: str, *positions: int) -> dict[str, Any]:
         """Name, inputs and outputs of the layer."""
+        for position in positions or (0,):
+            self.operand(position)  # it must be there
         return {
             "name": f"{op}_{self.layer}",
             "inputs": tuple(self.numbers[self.operator.inputs[p]] for p in positions or (0,)),

@@ -4,7 +4,8 @@
 2. Weights, layer by layer in order: each sees its inputs as the quantized layers before it leave
    them, and the outputs of the float network as its aim.
 3. Where asked for, scales of activations are searched, layer by layer in order again: of the input
-   of each layer, so that its outputs are nearest in angle to those of the float network.
+   of each layer, so that its outputs are nearest in angle to those of the float network. The start
+   is the better of the largest value and of the range of least divergence.
 4. 2 and 3 again for every further round (EasyQuant, algorithm 1).
 5. Where asked for, biases take up the mean error of each channel, in order.
 
@@ -266,6 +267,7 @@ class _Calibration:
         tied = {i: held[group] for i, group in enumerate(self.groups) if group in held}
         self.held = prescribed(network) | tied
         self.parameters: dict[int, QuantizationParameters] = {}
+        self.counted: dict[int, Histogram] = {}
         self.codes: dict[str, WeightCodes] = {}
         self.biases = {layer.name: layer.bias for layer in weighted_layers(network)}
         self.done = 0
@@ -311,9 +313,10 @@ class _Calibration:
     def _ranges(self) -> dict[int, QuantizationParameters]:
         """Scale of every tensor from the values of those that share it."""
         found = dict(self.held)
+        self.counted = self._histograms()
         constants = {each.tensor: each.values for each in self.network.constants}
         bits = activation_bits(self.network, self.settings)
-        for group, counted in self._histograms().items():
+        for group, counted in self.counted.items():
             for index in np.flatnonzero(np.array(self.groups) == group).tolist():
                 alone = index in constants and self.groups.count(group) == 1
                 found[index] = stored_parameters(
@@ -416,7 +419,7 @@ class _Calibration:
             walk.step(layer, self.parameters, self._weights_of(layer), self.biases)
 
     def _searched_scale(self, index: int, walk: _Walk) -> float:
-        """Scale of a tensor at which the outputs of all that multiply it are nearest in angle."""
+        """Scale of a tensor at which the outputs of its readers are nearest in angle."""
         assert self.settings.search is not None  # or nobody asks
         start, values = self.parameters[index], walk.quantized[index]
         layers = [
@@ -426,6 +429,11 @@ class _Calibration:
         ]
         aims = [linear(layer, walk.real[index]) for layer in layers]
         weights = [self._weights_of(layer) for layer in layers]
+        added = any(
+            self.groups[index] in (self.groups[i] for i in layer.inputs)
+            for layer in self.network.layers
+            if not isinstance(layer, (FloatWeighted, *TIED))
+        )
 
         def score(scales: NDArray[np.float64]) -> NDArray[np.float64]:
             x = rounded(values, replace(start, scale=float(scales[0])))
@@ -433,12 +441,27 @@ class _Calibration:
                 _sample_cosines(aim, linear(layer, x, w)).mean()
                 for layer, w, aim in zip(layers, weights, aims, strict=True)
             ]
+            if added:  # a sum takes the tensor as it is, so its own angle counts too
+                cosines.append(_sample_cosines(walk.real[index], x).mean())
             return np.array([np.mean(cosines)])
 
-        found = search_scale(
-            np.array([start.scale]), score, self.settings.search, operand="activations"
-        )
+        begin = max(self._starts(index), key=lambda scale: float(score(np.array([scale]))[0]))
+        found = search_scale(np.array([begin]), score, self.settings.search, operand="activations")
         return float(found[0])
+
+    def _starts(self, index: int) -> list[float]:
+        """Where a search may start: where the tensor is, and, of the paper's, at the KL range.
+
+        The paper starts at the largest value and clips to half of it at most, which is too little
+        for a long tail.
+        """
+        present = self.parameters[index]
+        if self.settings.search != "paper":
+            return [present.scale]
+        bits = (present.high - present.low).bit_length()
+        counted = self.counted[self.groups[index]]
+        nearest = quantization_parameters(counted, bits, scheme=self.settings.scheme, rule="kl")
+        return [present.scale, nearest.scale]
 
     # -- biases
 
