@@ -495,9 +495,11 @@ module napier_top #(
   // A run that never ends: feed words or entries lack their `last` bits. A tile's result is read
   // after at most one cycle for each entry of its columns (or each of its words, in the vector
   // unit) and for each result of the tile before; 4 times the largest of these is out of the question.
+  // A Winograd tile waits for its results in each of its parts, of which it has no more than entries.
   localparam integer ENTRIES_W = STREAM_ADDR_W + $clog2(COLS);
   localparam integer WORDS_W = FEED_ADDR_W > RESULTS_W ? FEED_ADDR_W : RESULTS_W;
-  localparam integer PATIENCE_W = 2 + (ENTRIES_W > WORDS_W ? ENTRIES_W : WORDS_W);
+  localparam integer PATIENCE_W = 2 + (ENTRIES_W > WORDS_W ? ENTRIES_W : WORDS_W) +
+      (WINOGRAD != 0 ? RESULTS_W : 0);
   logic [PATIENCE_W:0] waited_q;  // cycles of a run since its last result
 
   assign endless = waited_q[PATIENCE_W];

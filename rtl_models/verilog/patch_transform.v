@@ -46,7 +46,7 @@ module patch_transform #(
 
   // First dimension: a row is transformed when its last word is there, and written in n cycles.
   logic [2:0] in_row_q, in_col_q, write_col_q;
-  logic [LANES*X_W-1:0] row_q[0:TAPS-2];
+  logic [(TAPS-1)*LANES*X_W-1:0] row_q;
   logic [TAPS*LANES*ROW_W-1:0] turned_q;  // the next word to write lowest
   wire [TAPS*LANES*ROW_W-1:0] turned;
   logic writing_q, write_patch_end_q;
@@ -76,7 +76,7 @@ module patch_transform #(
     turned_q    <= row_in ? turned : turned_q >> (LANES * ROW_W);
     if (row_in) write_patch_end_q <= in_end;
     for (int j = 0; j < TAPS - 1; j = j + 1) begin
-      if (in_valid && in_col_q == 3'(j)) row_q[j] <= in_data;
+      if (in_valid && in_col_q == 3'(j)) row_q[j*LANES*X_W+:LANES*X_W] <= in_data;
     end
   end
 
@@ -128,7 +128,7 @@ module patch_transform #(
 
   logic word_valid_q, word_patch_end_q, out_valid_q, out_patch_end_q;
   logic [2:0] word_row_q, out_row_q;
-  logic [LANES*ROW_W-1:0] column_q[0:TAPS-2];
+  logic [(TAPS-1)*LANES*ROW_W-1:0] column_q;
   logic [TAPS*LANES*V_W-1:0] out_q;  // the next word to go out lowest
   wire [TAPS*LANES*V_W-1:0] transformed;
   wire column_in = word_valid_q && word_row_q == last_tap;
@@ -152,7 +152,7 @@ module patch_transform #(
     out_q            <= column_in ? transformed : out_q >> (LANES * V_W);
     if (column_in) out_patch_end_q <= word_patch_end_q;
     for (int i = 0; i < TAPS - 1; i = i + 1) begin
-      if (word_valid_q && word_row_q == 3'(i)) column_q[i] <= word;
+      if (word_valid_q && word_row_q == 3'(i)) column_q[i*LANES*ROW_W+:LANES*ROW_W] <= word;
     end
   end
 
@@ -183,10 +183,10 @@ module patch_transform #(
       );
 
       for (tap = 0; tap < TAPS; tap = tap + 1) begin : g_tap
-        localparam integer STORED = tap < TAPS - 1 ? tap : 0;
+        localparam integer PLACE = (tap < TAPS - 1 ? tap : 0) * LANES + lane;
         wire stored = tap < 3 || tap < TAPS - 1 && form4;
-        assign row[tap*X_W+:X_W] = stored ? row_q[STORED][lane*X_W+:X_W] : in_data[lane*X_W+:X_W];
-        assign column[tap*ROW_W+:ROW_W] = stored ? column_q[STORED][lane*ROW_W+:ROW_W] :
+        assign row[tap*X_W+:X_W] = stored ? row_q[PLACE*X_W+:X_W] : in_data[lane*X_W+:X_W];
+        assign column[tap*ROW_W+:ROW_W] = stored ? column_q[PLACE*ROW_W+:ROW_W] :
                                                    word[lane*ROW_W+:ROW_W];
         assign turned[(tap*LANES+lane)*ROW_W+:ROW_W] = row_v[tap*ROW_W+:ROW_W];
 

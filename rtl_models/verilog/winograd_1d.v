@@ -22,38 +22,35 @@ module winograd_1d #(
     input  wire [ TAPS*IN_W-1:0] d,
     output wire [TAPS*OUT_W-1:0] v
 );
-  logic signed [OUT_W-1:0] x[0:TAPS-1];
-  logic signed [OUT_W-1:0] y[0:TAPS-1];
+  wire signed [OUT_W-1:0] d0 = OUT_W'($signed(d[0*IN_W+:IN_W]));
+  wire signed [OUT_W-1:0] d1 = OUT_W'($signed(d[1*IN_W+:IN_W]));
+  wire signed [OUT_W-1:0] d2 = OUT_W'($signed(d[2*IN_W+:IN_W]));
+  wire signed [OUT_W-1:0] d3 = OUT_W'($signed(d[3*IN_W+:IN_W]));
 
-  genvar tap;
+  wire signed [OUT_W-1:0] ends = d0 - d2;
+  wire signed [OUT_W-1:0] sum = d1 + d2;
+  wire signed [OUT_W-1:0] near = d2 - d1;
+  wire signed [OUT_W-1:0] odd = d3 - d1;
+
   generate
-    for (tap = 0; tap < TAPS; tap = tap + 1) begin : g_tap
-      assign x[tap] = OUT_W'($signed(d[tap*IN_W+:IN_W]));
-      assign v[tap*OUT_W+:OUT_W] = y[tap];
-    end
-
-    wire signed [OUT_W-1:0] near = x[2] - x[1];
-    wire signed [OUT_W-1:0] odd = x[3] - x[1];
-    wire signed [OUT_W-1:0] ends = x[0] - x[2];
-
     if (FORMS == 1) begin : g_f2
       wire unused_form = form4;
-      assign y[0] = ends;
-      assign y[1] = x[1] + x[2];
-      assign y[2] = near;
-      assign y[3] = odd;
+      assign v = {odd, near, sum, ends};
     end else begin : g_f4
-      wire signed [OUT_W-1:0] even = x[4] - x[2];
-      wire signed [OUT_W-1:0] sum = x[4] - (x[2] <<< 2);
-      wire signed [OUT_W-1:0] difference = x[3] - (x[1] <<< 2);
+      wire signed [OUT_W-1:0] d4 = OUT_W'($signed(d[4*IN_W+:IN_W]));
+      wire signed [OUT_W-1:0] d5 = OUT_W'($signed(d[5*IN_W+:IN_W]));
+      wire signed [OUT_W-1:0] even = d4 - d2;
       wire signed [OUT_W-1:0] twice = odd <<< 1;
-      wire both = FORMS == 3;
-      assign y[0] = both && !form4 ? ends : even + (ends <<< 2);
-      assign y[1] = both && !form4 ? x[1] + x[2] : sum + difference;
-      assign y[2] = both && !form4 ? near : sum - difference;
-      assign y[3] = both && !form4 ? odd : even + twice;
-      assign y[4] = even - twice;
-      assign y[5] = x[5] - x[3] - (twice <<< 1);
+      wire signed [OUT_W-1:0] middle = d4 - (d2 <<< 2);
+      wire signed [OUT_W-1:0] skew = d3 - (d1 <<< 2);
+      wire signed [OUT_W-1:0] v0 = even + (ends <<< 2);
+      wire signed [OUT_W-1:0] v1 = middle + skew;
+      wire signed [OUT_W-1:0] v2 = middle - skew;
+      wire signed [OUT_W-1:0] v3 = even + twice;
+      wire signed [OUT_W-1:0] v4 = even - twice;
+      wire signed [OUT_W-1:0] v5 = d5 - d3 - (twice <<< 1);
+      wire two = FORMS == 3 && !form4;
+      assign v = {v5, v4, two ? {odd, near, sum, ends} : {v3, v2, v1, v0}};
     end
   endgenerate
 endmodule
