@@ -465,7 +465,26 @@ def markdown(cells: Sequence[Cell]) -> str:
     return "\n".join(lines)
 
 
+def mutants_markdown() -> str:
+    """Table of what became of the mutants of every subject and seed."""
+    lines = [
+        "| subject | seed | mutants | killed | equivalent | survived | score |",
+        "|---" * 7 + "|",
+    ]
+    for module, rows in sorted(load_results()["mutation"].items()):
+        now = digest(module)
+        for name, row in sorted(rows.items()):
+            subject, _, seed = name.rpartition(", seed ")
+            score = row["killed"] / (row["mutants"] - row["equivalent"])
+            old = "" if row["digest"] == now else " (old)"
+            counts = (row[each] for each in ("mutants", "killed", "equivalent", "survived"))
+            figures = " | ".join(map(str, counts))
+            lines.append(f"| {subject}{old} | {seed} | {figures} | {score:.1%} |")
+    return "\n".join(lines)
+
+
 @click.command()
+@click.option("--mutants", is_flag=True, help="Print what became of the mutants instead.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write all cells to this file."
 )
@@ -476,7 +495,7 @@ def markdown(cells: Sequence[Cell]) -> str:
     type=click.Path(exists=True, path_type=Path),
     help="Take over a report of pytest --junitxml first.",
 )
-def main(json_path: Path | None, reports: tuple[Path, ...]) -> None:
+def main(mutants: bool, json_path: Path | None, reports: tuple[Path, ...]) -> None:
     """Print which rung of the verification ladder each Verilog module has climbed."""
     for report in reports:
         click.echo(f"{report}: {record_tests(report)} tests recorded", err=True)
@@ -484,7 +503,7 @@ def main(json_path: Path | None, reports: tuple[Path, ...]) -> None:
     if json_path:
         text = json.dumps([asdict(cell) for cell in cells], indent=1) + "\n"
         json_path.write_text(text, encoding="utf-8")
-    click.echo(markdown(cells))
+    click.echo(mutants_markdown() if mutants else markdown(cells))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,9 @@ SELECT = "mutant_select"
 """Input of the mutated netlist: 0 is the module as it is, i the i-th mutant."""
 
 SELECT_BITS = 16
+REGISTERS = "registers"
+"""Output of the netlist: registers that are compared."""
+
 PRESET = "preset"
 """Input of the netlist: registers load `preset_value`."""
 
@@ -62,8 +65,8 @@ class Subject:
     stimuli : function of (Dut, random.Random, int)
         Drives so many cycles of legal inputs.
     gates : mapping of str to str
-        Outputs that mean something only while another output is not zero. Behind the name of the
-        other, ``[]`` says that each of its bits speaks for a slice of its own.
+        Outputs that mean something only while another output, or one of several as in ``a|b``, is
+        not zero. Behind its name, ``[]`` says that each of its bits speaks for a slice of its own.
     registers : bool
         Compare every register in every cycle, as our benches of the module do, and not only the
         outputs.
@@ -302,7 +305,7 @@ class Netlist:
         if not self.subject.registers:
             cells = self._flip_flops(self.subject.watched)
         bits = [bit for cell in cells for bit in cell["connections"]["Q"]]
-        module["ports"]["registers"] = {"direction": "output", "bits": bits}
+        module["ports"][REGISTERS] = {"direction": "output", "bits": bits}
 
     def _add_presets(self) -> None:
         """Let registers load a value; the gates that do it are not mutated."""
@@ -380,11 +383,13 @@ class Netlist:
     def _cut(self, design: dict[str, Any], name: str) -> dict[str, Any]:
         """Turn outputs of registers and kept modules into `state`, their inputs into `next`."""
         module = json.loads(json.dumps(design["modules"][TOP]))
-        nets = {
-            wire["bits"][0]: wire_name
-            for wire_name, wire in sorted(module["netnames"].items())
-            if not wire["hide_name"]
-        }
+        nets: dict[Any, str] = {}
+        # Registers that an output shows have its name and none of their own.
+        for wire_name in sorted(
+            module["netnames"], key=lambda each: (each in module["ports"], each)
+        ):
+            if not module["netnames"][wire_name]["hide_name"] and wire_name != REGISTERS:
+                nets.setdefault(module["netnames"][wire_name]["bits"][0], wire_name)
 
         def order(item: tuple[str, dict[str, Any]]) -> str:
             """Sort registers by their names, which all netlists have in common."""
@@ -461,7 +466,7 @@ class Netlist:
                 )
                 same = f"(({name} ^ mutant_{name}) & {{{means}}}) == 0"
             elif gate:
-                either += f"!(|{gate}) || "
+                either += f"!(|{{{gate.replace('|', ', ')}}}) || "
             if name == "next":
                 same = "((next ^ mutant_next) & after.matters_next) == 0"
             text += f"  always @* assert ({either}{same});\n"
@@ -692,7 +697,8 @@ class Dut:
 
     def __init__(self, ports: Ports, library: Path, gates: Mapping[str, str]) -> None:
         self.ports, self._gates = ports, gates
-        self._gate_ports = tuple(dict.fromkeys(gate.removesuffix("[]") for gate in gates.values()))
+        names = [name for gate in gates.values() for name in gate.removesuffix("[]").split("|")]
+        self._gate_ports = tuple(dict.fromkeys(names))
         self._library = ctypes.CDLL(str(library))
         self._library.create.restype = ctypes.c_void_p
         self._library.destroy.argtypes = [ctypes.c_void_p]
@@ -757,16 +763,22 @@ class Dut:
         self.settle(**values)
         self._record(bytes(self._out.nbytes))
 
-    def preset(self, rng: random.Random) -> None:
-        """Load the registers that the subject lets be loaded; the module itself ignores it."""
-        if PRESET not in self.ports.inputs:
-            return
+    def presets(self, rng: random.Random, probability: float = 1.0) -> dict[str, int]:
+        """Draw inputs that load the registers which the subject lets be loaded."""
+        if PRESET not in self.ports.inputs:  # the module itself has none
+            return {}
         bits = self.ports.inputs[f"{PRESET}_value"]
         value = rng.getrandbits(bits)
         for _ in range(rng.randrange(6)):  # the more ones, the further a carry goes
             value |= rng.getrandbits(bits)
-        self.cycle(**{PRESET: 1, f"{PRESET}_value": value})
-        self.settle(**{PRESET: 0})
+        return {PRESET: rng.random() < probability, f"{PRESET}_value": value}
+
+    def preset(self, rng: random.Random) -> None:
+        """Load these registers in a cycle of its own."""
+        inputs = self.presets(rng)
+        if inputs:
+            self.cycle(**inputs)
+            self.settle(**{PRESET: 0})
 
     def _record(self, cares: bytes) -> None:
         self._rows.append((self._in.tobytes(), self._out.tobytes(), cares))
@@ -786,7 +798,7 @@ class Dut:
                     for index in range(self.ports.outputs[gate]):
                         if gates[gate] >> index & 1:
                             mask |= (1 << bits) - 1 << bits * index
-                elif gates[gate]:
+                elif any(gates[each] for each in gate.split("|")):
                     mask = -1
                 mask &= (1 << 32 * words) - 1
                 row[at : at + words] = np.frombuffer(mask.to_bytes(4 * words, "little"), np.uint32)

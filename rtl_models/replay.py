@@ -12,6 +12,7 @@ import random
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -59,15 +60,16 @@ class Recording:
         One row a cycle, ports as `rtl_models.mutants.layout` says.
     outputs : tuple of str
         One row a cycle: 32-bit words in hexadecimal, the last port first.
-    cares : tuple of tuple of int
-        One row a cycle: words of the outputs that mean something.
+    cares : tuple of tuple of (int, str)
+        One row a cycle: words of the outputs that mean something, and which of their bits, in
+        hexadecimal.
     """
 
     subject: Subject
     ports: Ports
     inputs: tuple[bytes, ...]
     outputs: tuple[str, ...]
-    cares: tuple[tuple[int, ...], ...]
+    cares: tuple[tuple[tuple[int, str], ...], ...]
 
     @property
     def cycles(self) -> int:
@@ -154,10 +156,14 @@ def record(subject: Subject, folder: Path, *, cycles: int, seed: int = 1) -> Rec
         dut.ports,
         inputs=tuple(row[0] for row in dut.rows),
         outputs=tuple(_hexadecimal(row[1]) for row in dut.rows),
-        cares=tuple(
-            tuple(np.flatnonzero(np.frombuffer(row[2], np.uint32)).tolist()) for row in dut.rows
-        ),
+        cares=tuple(_meaning(row[2]) for row in dut.rows),
     )
+
+
+@cache
+def _meaning(row: bytes) -> tuple[tuple[int, str], ...]:
+    words = np.frombuffer(row, np.uint32)
+    return tuple((int(i), f"{words[i]:0{_WORD_DIGITS}x}") for i in np.flatnonzero(words))
 
 
 def replay(
@@ -220,12 +226,20 @@ def first_difference(
         expected, found = recording.outputs[cycle], outputs[cycle]
         if expected == found:
             continue
-        for word in recording.cares[cycle]:
+        for word, mask in recording.cares[cycle]:
             last = len(expected) - _WORD_DIGITS * word
             place = slice(last - _WORD_DIGITS, last)
-            if expected[place] != found[place]:
+            digits = zip(expected[place], found[place], mask, strict=True)
+            if any(_differ(*digit) for digit in digits):
                 return Difference(cycle, names[word], expected[place], found[place])
     return None
+
+
+def _differ(expected: str, found: str, mask: str) -> bool:
+    """Whether digits differ in bits of the mask; of x all bits are unknown, of X some."""
+    if found in "xXzZ":
+        return mask == "f" or (mask != "0" and found == "x")
+    return (int(expected, 16) ^ int(found, 16)) & int(mask, 16) != 0
 
 
 def _hexadecimal(row: bytes) -> str:

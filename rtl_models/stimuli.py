@@ -555,7 +555,10 @@ def drive_drain(cols: int, groups: int) -> Callable[[Dut, Random, int], None]:
         while dut.cycles < cycles:
             pixel_tiles, channel_tiles = run_tiles(rng, 7)
             results, results_last = (rng.randint(1, cols) * groups for _ in range(2))
-            low, high = -(1 << (widths["cfg_minimum"] - 2)), (1 << (widths["cfg_minimum"] - 2)) - 1
+            high = (1 << (widths["cfg_minimum"] - 2)) - 1
+            low = -high - 1
+            if rng.random() < 0.4:
+                low, high = sorted(rng.randint(low, high) for _ in range(2))
             configuration = {
                 "cfg_pixel_tiles": pixel_tiles,
                 "cfg_channel_tiles": channel_tiles,
@@ -588,7 +591,7 @@ def drive_drain(cols: int, groups: int) -> Callable[[Dut, Random, int], None]:
                 )
                 may = not step and fired < tiles and dut["handoff_ready"]
                 fire = bool(may) and rng.random() < next(fires)
-                dut.cycle(fire=fire)
+                dut.cycle(fire=fire, **dut.presets(rng, 0.02))
                 fired += fire
                 finished = bool(dut["finished"])
                 if dut["param_read"]:
@@ -636,11 +639,14 @@ SUBJECTS = (
     Subject(
         "pe_accumulator spill",
         "pe_accumulator",
-        _ACCUMULATOR | {"ACC_BITS": 11, "SPILL": 3, "WIDE_BITS": 13},
+        _ACCUMULATOR | {"SPILL": 3, "WIDE_BITS": 14},
         drive_accumulator,
         registers=True,
-        invariant="\\g_spill.count_q <= 3 && overflow_q == (events_q != 0)"
-        " && result_overflow_q == (result_events_q != 0)",
+        # Of count steps, each an addend of 10 bits; there are events where there is an overflow.
+        invariant="\\g_spill.count_q <= 3"
+        " && $signed(acc_q) <= 511 * $signed({2'b0, \\g_spill.count_q })"
+        " && $signed(acc_q) >= -512 * $signed({2'b0, \\g_spill.count_q })"
+        " && overflow_q == (events_q != 0) && result_overflow == (result_events_q != 0)",
         begins="rst",
     ),
     Subject("napier_pe mac", "napier_pe", _PE | {"PE_KIND": MAC}, drive_pe(MAC), registers=True),
@@ -672,7 +678,10 @@ SUBJECTS = (
         {"DEPTH": 3},
         drive_sequencer(3),
         registers=True,
-        legal="(!release_word || passed && n != 0) && (!fire || finished)",
+        legal="(!release_word || passed && n != 0) && (!fire || finished) && n <= 3",
+        # An entry at the last of 3 words moves at most 15 words on.
+        invariant="offset_q <= 17",
+        begins="rst",
     ),
     Subject(
         "array_window",
@@ -742,7 +751,8 @@ SUBJECTS = (
             "out_addr": "out_write",
             "out_data": "out_write",
         },
-        kept=("rescaler", "requantizer", "overflow_counters"),
+        kept=("rescaler", "requantizer"),
+        presets=("events_q", "outputs_q"),
         # Two groups of rows: every tile has an even number of results.
         legal="cfg_pixel_tiles != 0 && cfg_channel_tiles != 0 && !cfg_results[0]"
         " && !cfg_results_last[0] && !fire_results[0]",

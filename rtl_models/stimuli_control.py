@@ -442,8 +442,8 @@ SUBJECTS = (
         gates={"op_kind": "op_start", "descriptor_offset": "op_start", "layer": "layer_end"},
         presets=("index_q", "offset_q"),
         legal="load_error < 3'd6",
-        # Yosys makes the engine's state one-hot.
-        invariant="(engine_q == 1 || engine_q == 2 || engine_q == 4) && state_q <= 8"
+        # Yosys makes the engine's state one-hot, bit 0 being engine_idle.
+        invariant="(engine_idle ? engine_q == 0 : engine_q == 2 || engine_q == 4) && state_q <= 8"
         " && error_q <= 8 && (state_q == 0 || state_q > 6 || error_q == 0)",
         begins="rst",
     ),

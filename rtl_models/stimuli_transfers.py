@@ -24,6 +24,11 @@ def count(rng: Random, most: int = 6) -> int:
     return max(1, (1 << rng.randrange(WORD_BITS)) + rng.randint(0, 3))
 
 
+def far(rng: Random) -> int:
+    """Draw a small count with one more bit: a fault that loses the bit ends early."""
+    return (1 << rng.randrange(3, WORD_BITS)) + rng.randint(1, 6)
+
+
 def noise(dut: Dut, rng: Random, names: Sequence[str]) -> dict[str, int]:
     """Draw bits for inputs that mean nothing."""
     return {name: rng.getrandbits(dut.ports.inputs[name]) for name in names}
@@ -166,8 +171,8 @@ def load_configuration(rng: Random, rows: int, word_bytes: int, act_words: int) 
         "cfg_load_pitch_words": rng.randrange(4) if small else word(rng, WORD_BITS),
         "cfg_in_words": rng.randint(1, 3) if small else word(rng, WORD_BITS),
     }
-    if rng.random() < 0.1:  # counts far from their ends
-        values[rng.choice(["cfg_load_words", "cfg_load_row_words", "cfg_load_rows"])] = count(rng)
+    if rng.random() < 0.3:
+        values[rng.choice(["cfg_load_words", "cfg_load_row_words", "cfg_load_rows"])] = far(rng)
     first = phase_y * stride_x * values["cfg_load_phase_words"]
     values["cfg_load_base"] = rng.randrange(act_words) - first
     values["cfg_second_load_base"] = rng.randrange(act_words) - first
@@ -240,8 +245,8 @@ def drive_packer(rows: int, feed: int, out_words: int) -> Callable[[Dut, Random,
             values = store_configuration(rng, rows, feed, out_words)
             values["runs"] = values.pop("store_segments")
             for name in ("runs", "store_words", "store_first_row_words", "store_row_words"):
-                if rng.random() < 0.04:
-                    values[name] = count(rng)
+                if rng.random() < 0.15:
+                    values[name] = far(rng)
             sampled = {f"start_{n.removeprefix('store_')}": v for n, v in values.items()}
             dut.cycle(
                 rst=0,
@@ -294,6 +299,9 @@ def drive_dma(rows: int, feed: int, words: int) -> Callable[[Dut, Random, int], 
             }
             for name in ("feed", "parameters", "streams"):
                 fields[f"cfg_load_{name}"] = rng.choice([0, rng.randrange(8), word(rng, WORD_BITS)])
+            counts = ("load_segments", "store_segments", "store_words", "weight_beats")
+            if rng.random() < 0.3:
+                fields[f"cfg_{rng.choice(counts)}"] = far(rng)
             fails = 0.02 if rng.random() < 0.2 else 0.0
             ends = rng.choice([0.1, 0.5])
             reads: list[int] = []  # beats left of every burst
@@ -418,8 +426,14 @@ SUBJECTS = (
         {"ROWS": 3, "FEED": 2, "DATA_W": 64, "OUT_WORDS": 12},
         drive_packer(3, 2, 12),
         gates={"out_read_addr": "out_read", "beat": "beat_valid", "beat_strobes": "beat_valid"},
-        # A piece has at most ROWS words, which are of the beat's 4.
-        invariant="!piece_valid_q || piece_words_q <= 3",
+        legal="start_bank < 3 && start_gap_banks < 3 && start_first_lane < 2"
+        " && start_last_lane < 2",
+        # A piece has at most ROWS words; the beat's fourth is in no piece but the last. Bits of
+        # piece_pos_q have other names in the netlist.
+        invariant="(!(begin_q || active_q) || bank_q < 3 && first_bank_q < 3 && gap_banks_q < 3)"
+        " && (!piece_valid_q || piece_words_q <= 3 && piece_bank_q < 3"
+        " && (piece_last_q || {\\g_word[1].from [10], \\g_word[0].from [0]} + piece_words_q <= 3))"
+        " && (!(begin_q || active_q || piece_valid_q) || codes_q[63:48] == 0 && lanes_q[7:6] == 0)",
         begins="rst",
         watched=("runs_left_q", "run_left_q", "row_left_q"),
     ),
@@ -434,6 +448,7 @@ SUBJECTS = (
         | {"param_write_addr": "param_write", "param_write_data": "param_write"}
         | {"act_write_addr": "act_write[]", "act_write_data": "act_write[]"}
         | {"act_write_part": "act_write[]", "out_read_addr": "out_read"}
+        | {"weight_data": "feed_write|stream_write"}
         | {"m_axi_araddr": "m_axi_arvalid", "m_axi_arlen": "m_axi_arvalid"}
         | {"m_axi_awaddr": "m_axi_awvalid", "m_axi_awlen": "m_axi_awvalid"}
         | {"m_axi_wdata": "m_axi_wvalid", "m_axi_wstrb": "m_axi_wvalid"}

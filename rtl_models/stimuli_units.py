@@ -182,6 +182,11 @@ def pair_configuration(dut: Dut, rng: Random, mode: int) -> dict[str, int]:
         )
         shift = rng.choice([rng.randint(low, high), rng.randint(max(low, -4), min(high, 4))])
         values[f"cfg_{name}_shift"] = shift
+    if mode == ADD and rng.random() < 0.4:  # small multipliers of large values show all their bits
+        values |= {"cfg_rounding": rng.randrange(2), "cfg_left_shift": rng.randint(20, 23)}
+        for name in ("first", "second"):
+            values |= {f"cfg_{name}_multiplier": rng.getrandbits(rng.randrange(1, 10))}
+            values |= {f"cfg_{name}_shift": 0}
     return values
 
 
@@ -229,6 +234,8 @@ def drive_post(dut: Dut, rng: Random, cycles: int) -> None:
             )
             if dut["param_read"]:
                 group = requantizer_group(rng, rounding, 32)
+                if rng.random() < 0.4:  # a small multiplier shows its lowest bits
+                    group |= {"in_multiplier": rng.getrandbits(rng.randrange(1, 31)), "in_shift": 0}
                 parameters = (group["in_bias"] & 0xFFFFFFFF) << 40
                 parameters |= (group["in_multiplier"] & 0xFFFFFFFF) << 8 | group["in_shift"] & 0xFF
 
@@ -340,6 +347,7 @@ SUBJECTS = (
         "pair_operator",
         {},
         drive_pairs,
+        legal="cfg_mode <= 3'd4",
         kept=("rescaler",),
     ),
     Subject(
@@ -347,6 +355,7 @@ SUBJECTS = (
         "post_processor",
         {"ROWS": 4, "FEED": 2, "LANES": 2, "VECTOR": 1, "PARAM_ADDR_W": 4, "OUT_ADDR_W": 4},
         drive_post,
+        legal="cfg_mode <= 3'd4",
         gates={"param_addr": "param_read", "out_addr": "out_write", "out_data": "out_write"},
         kept=(*_ARITHMETIC, "delay_line"),
     ),
@@ -355,6 +364,7 @@ SUBJECTS = (
         "vector_unit",
         {"ROWS": 2, "FEED": 2, "CODE_W": 4, "TAP_W": 3, "POST_W": 16},
         drive_vector(2, 2, 5),
+        legal="cfg_mode <= 3'd4",
         # In mode max accumulators hold operands, of 5 bits.
         invariant=" && ".join(
             f"(cfg_mode != 2 || &\\{acc} [10:4] || !(|\\{acc} [10:4]))"

@@ -108,6 +108,17 @@ def test_mutation_scores_are_summed_and_survivors_leave_the_rung_open(results):
     assert (cell("L8", "pe_mac").state, cell("L8", "pe_mac").text) == ("open", "17/18 (open)")
 
 
+def test_the_table_of_mutants_says_what_became_of_them_and_of_which_verilog(results):
+    figures = {"mutants": 10, "killed": 8, "equivalent": 1, "survived": 1, "cycles": 5}
+    ladder.record_mutation("pe_mac", "pe_mac small", 1, figures, ladder.digest("pe_mac"))
+    ladder.record_mutation("pe_mac", "pe_mac small", 2, figures, "of other Verilog")
+    found = CliRunner().invoke(ladder.main, ["--mutants"])
+    assert found.output.splitlines()[2:] == [
+        "| pe_mac small | 1 | 10 | 8 | 1 | 1 | 88.9% |",
+        "| pe_mac small (old) | 2 | 10 | 8 | 1 | 1 | 88.9% |",
+    ]
+
+
 def test_comments_do_not_make_a_number_old(tmp_path, monkeypatch):
     file = tmp_path / "pe_mac.v"
     monkeypatch.setattr(ladder, "sources", lambda module: (file,))
