@@ -437,6 +437,7 @@ def drive_stream_reader(dut: Dut, rng: Random, cycles: int) -> None:
                 cfg_base=base,
                 last=output,
                 entry_ready=0 if step == "flush" else rng.getrandbits(1),
+                part_last=1,
                 pixel_last=pixel_tiles == 1,
                 run_last=tiles == 1,
             )
@@ -450,6 +451,7 @@ def drive_stream_reader(dut: Dut, rng: Random, cycles: int) -> None:
                 flush=0,
                 last=output,
                 entry_ready=ready,
+                part_last=1,
                 pixel_last=pixel_last,
                 run_last=tile == tiles - 1,
             )

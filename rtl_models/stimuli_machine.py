@@ -127,6 +127,7 @@ def drive_core(dut: Dut, rng: Random, cycles: int) -> None:
                 cfg_mode=mode,
                 cfg_drain=drains,
                 cfg_stream_base=streams.base,
+                part_last=1,
                 pixel_last=fired % pixel_tiles == pixel_tiles - 1,
                 run_last=fired == tiles - 1,
                 feed_valid=offered,

@@ -225,6 +225,7 @@ def store_configuration(rng: Random, rows: int, feed: int, out_words: int) -> di
         "store_gap_words": rng.randrange(3) if small else word(rng, WORD_BITS),
         "store_first_lane": rng.randrange(feed),
         "store_last_lane": rng.randrange(feed),
+        "store_form": rng.choice([0, 0, 1, 2]),
         "out_words": rng.randint(1, 3) if small else word(rng, WORD_BITS),
     }
     if rng.random() < 0.1:
