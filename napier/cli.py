@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from golden.ranges import ActivationRange
     from napier.quantizing import ActivationScales
     from rtl_models.builds import Simulator
+    from simulator.hardware import Hardware
 
 Progress = Callable[[int, int, str], None]
 """Called as (done, total, what) while long work goes on."""
@@ -42,6 +43,21 @@ def cli() -> None:
     """Bit- and cycle-exact model of an integer neural-network accelerator."""
 
 
+winograd_option = click.option(
+    "--winograd",
+    type=click.Choice(["auto", "off", "f2", "f4"]),
+    help="Winograd units, added where there are none: for 3 x 3 layers.",
+)
+
+
+def machine_of(name: str, winograd: str | None) -> Hardware:
+    """Read a hardware description, and give it the Winograd units that are asked for."""
+    from simulator.hardware import load_hardware, with_winograd
+
+    machine = load_hardware(name)
+    return machine if winograd is None else with_winograd(machine, winograd)
+
+
 @cli.command()
 @click.argument("model", required=False)
 @click.option("--hardware", default=DEFAULT_HARDWARE, show_default=True, help="Preset or TOML.")
@@ -50,10 +66,7 @@ def cli() -> None:
     "--weights", default="as-is", show_default=True, metavar="as-is|nhot:N|ternary",
     help="Project the weights first.",
 )  # fmt: skip
-@click.option(
-    "--winograd", type=click.Choice(["auto", "off", "f2", "f4"]),
-    help="Winograd units, added where there are none: for 3 x 3 layers.",
-)  # fmt: skip
+@winograd_option
 @click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
 @click.option("--csv", "csv_path", metavar="FILE", help="One row a layer ('-' prints it).")
 @click.option("--plot", "plot_path", metavar="FILE", help="Cycles and roofline (png, svg, pdf).")
@@ -80,7 +93,6 @@ def run(
     from napier.loading import default_samples, load_model, load_samples
     from napier.output import check_outputs, write_text
     from napier.report import run_csv, run_table
-    from simulator.hardware import load_hardware, with_winograd
     from simulator.machine import simulate
 
     check_outputs((json_path, csv_path, plot_path), inputs)
@@ -90,9 +102,7 @@ def run(
     if stepped and no_values:
         raise InputError("--stepped moves real data through the array; leave --no-values out")
     network = load_model(model)
-    machine = load_hardware(hardware)
-    if winograd is not None:
-        machine = with_winograd(machine, winograd)
+    machine = machine_of(hardware, winograd)
     samples = None
     if inputs:
         samples = load_samples(network, inputs)
@@ -697,6 +707,7 @@ def finetune(
     "--weights", default="as-is", show_default=True, metavar="as-is|nhot:N|ternary",
     help="Project the weights first.",
 )  # fmt: skip
+@winograd_option
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random layers.")
 @click.option(
     "--simulator",
@@ -730,6 +741,7 @@ def verify(
     layer_names: tuple[str, ...],
     inputs: tuple[str, ...],
     weights: str,
+    winograd: str | None,
     seed: int,
     simulator: Simulator,
     stall_percent: int,
@@ -757,7 +769,6 @@ def verify(
         verify_random_networks,
         verify_rtl,
     )
-    from simulator.hardware import load_hardware
 
     engine = engine or witness or bool(layer_names)
     drawn = hardware == "random"
@@ -769,11 +780,13 @@ def verify(
         raise InputError("--rtl runs layers of its own; leave MODEL, --layer and --input out")
     if drawn and (count is None or engine or contract is not None):
         raise InputError("--hardware random goes with --random N and whole networks; name a preset")
+    if winograd is not None and (drawn or engine):
+        raise InputError("--winograd is of whole programs on hardware that you name; leave it out")
     if witness and (count is not None or inputs or contract is not None):
         raise InputError("--witness makes its own inputs; leave --random, --input and --rtl out")
     if stall_percent and (engine or contract is not None):
         raise InputError("--stalls pauses the memory of the whole accelerator; leave it out here")
-    machine = None if drawn else load_hardware(hardware)
+    machine = None if drawn else machine_of(hardware, winograd)
     with progress_bar() as progress:
         if machine is None:
             summary = verify_random_networks(
@@ -817,9 +830,15 @@ def verify(
     "--weights", default="as-is", show_default=True, metavar="as-is|nhot:N|ternary",
     help="Project the weights first.",
 )  # fmt: skip
+@winograd_option
 @click.option("-o", "--output", "folder", required=True, metavar="DIR", help="New or empty folder.")
 def export(
-    model: str | None, hardware: str, inputs: tuple[str, ...], weights: str, folder: str
+    model: str | None,
+    hardware: str,
+    inputs: tuple[str, ...],
+    weights: str,
+    winograd: str | None,
+    folder: str,
 ) -> None:
     """Write Verilog, memory image and bench of MODEL.
 
@@ -829,9 +848,8 @@ def export(
     accelerator does not run may stand before and after the others; they are left to the host.
     """
     from napier.exporting import export_model
-    from simulator.hardware import load_hardware
 
-    click.echo(export_model(model, load_hardware(hardware), inputs, weights, folder).text())
+    click.echo(export_model(model, machine_of(hardware, winograd), inputs, weights, folder).text())
 
 
 @cli.command()

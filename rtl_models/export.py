@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from golden.errors import HardwareError
 from golden.network import Network
-from rtl_models.reference import golden_network
+from rtl_models.reference import golden_network, winograd_forms
 from rtl_models.sources import sources as module_sources
 from rtl_models.top import (
     COUNTERS,
@@ -122,7 +122,9 @@ class _Folder:
         self.input_description, self.weights = input_description, weights
         self.compiled = compile_network(network, hardware)
         self.program = _only_program(self.compiled)
-        self.tensors, self.overflows = golden_network(network, hardware, inputs)
+        self.tensors, self.overflows = golden_network(
+            network, hardware, inputs, winograd_forms(self.compiled.plan)
+        )
         self.timings = time_network(network, hardware)
         self.layers = program_layers(self.program)
         self.memory = Memory(self.compiled)

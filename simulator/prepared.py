@@ -24,6 +24,7 @@ from simulator.results import LayerTiming
 from simulator.timing import one_inference, time_plan
 from simulator.values import count_overflows, post_process
 from simulator.vector import run_vector
+from simulator.winograd_layers import run_winograd
 
 Array = NDArray[Any]
 
@@ -79,10 +80,16 @@ class PreparedNetwork:
         self.hardware = hardware
         self.plan = plan_network(self.network, hardware)
         self.timings = time_plan(self.plan)
+        self._winograd = {
+            step.layer_index: step
+            for step in self.plan.steps
+            if step.geometry is not None and step.geometry.form
+        }
         self._products = {
             index: product
             for index, layer in enumerate(network.layers)
             if isinstance(layer, WeightedLayer)
+            and index not in self._winograd
             and (product := _product(layer, network.tensors[layer.inputs[0]], hardware))
         }
 
@@ -111,6 +118,10 @@ class PreparedNetwork:
             elif index in self._products:
                 codes = self._products[index].run(sources[0], output, self.hardware)
                 events[index] = affected[index] = 0
+            elif index in self._winograd:
+                step = self._winograd[index]
+                codes, record = run_winograd(step, sources[0], output, self.hardware)
+                events[index], affected[index] = record.events, record.outputs_affected
             else:
                 codes, counts = count_overflows(layer, sources[0], output, self.hardware)
                 events[index], affected[index] = counts[0], counts[1] + counts[2]

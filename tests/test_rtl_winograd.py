@@ -1,8 +1,14 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+import winograd_cases as cases
 
+from golden.errors import HardwareError
 from rtl_models import run_bench
+from rtl_models.reference import winograd_forms
+from rtl_models.top import TopSimulation, verify_network
+from simulator.plan import plan_network
 
 BENCHES = Path(__file__).parent / "benches"
 
@@ -37,3 +43,39 @@ def test_output_transform_gives_the_outputs_of_the_direct_convolution(tmp_path, 
     bench = BENCHES / "bench_output_transform.py"
     result = run_bench("output_transform", bench, tmp_path, parameters=parameters)
     assert len(result.tests) == 2
+
+
+@pytest.mark.parametrize(
+    ("preset", "use", "seed"),
+    [
+        ("mac4x4", "f2", 1),
+        ("mac4x4", "f4", 2),
+        ("nhot2_4x4", "f2", 3),
+        ("nhot2_parallel_4x4", "f4", 4),
+        ("ternary4x4", "f2", 5),
+        *(
+            pytest.param(preset, use, seed, marks=pytest.mark.long)
+            for preset in cases.PRESETS
+            for use in ("f2", "f4")
+            for seed in range(10, 20)
+        ),
+    ],
+)
+def test_a_layer_through_the_accelerator_equals_golden_in_bits_and_the_model_in_cycles(
+    tmp_path, preset, use, seed
+):
+    rng = np.random.default_rng([seed, int(use[1])])
+    while True:
+        network, hardware = cases.network(rng, preset, most=7), cases.hardware(rng, preset, use)
+        try:
+            plan = plan_network(network, hardware)
+        except HardwareError:  # buffers too small for the layer
+            continue
+        if winograd_forms(plan):
+            break
+    simulation = TopSimulation(tmp_path / "builds", "icarus")
+    result = verify_network(
+        network, hardware, [cases.sample(rng, network)], simulation, tmp_path / "run"
+    )
+    assert result.difference is None
+    assert result.codes == np.prod(network.tensors[1].shape)

@@ -201,7 +201,7 @@ async def loads_beyond_a_memory_and_blocks_of_a_wrong_size_are_told(dut):
 
 @cocotb.test()
 async def weight_blocks_of_any_contents_end_without_the_host(dut):
-    """All words of a block 0, so that no `last` bit comes; then random ones. None needs an abort."""
+    """A block of zeros, so that no `last` bit comes; then random ones. None needs an abort."""
     machine = await powered(dut)
     rng, ends = machine.rng, []
     machine.fill_weight_memories()
