@@ -5,9 +5,13 @@ import pytest
 import winograd_cases as cases
 
 from golden.errors import HardwareError
+from golden.run import run
+from golden.winograd.ranges import certify_winograd, winograd_witness
+from golden.winograd.transforms import winograd
 from rtl_models import run_bench
 from rtl_models.reference import winograd_forms
 from rtl_models.top import TopSimulation, verify_network
+from simulator.hardware import hardware_from_dict, load_hardware, with_winograd
 from simulator.plan import plan_network
 
 BENCHES = Path(__file__).parent / "benches"
@@ -79,3 +83,29 @@ def test_a_layer_through_the_accelerator_equals_golden_in_bits_and_the_model_in_
     )
     assert result.difference is None
     assert result.codes == np.prod(network.tensors[1].shape)
+
+
+@pytest.mark.parametrize(("use", "side"), [("f2", 2), ("f4", 4)])
+def test_the_worst_input_is_exact_at_the_certified_width_and_wrong_one_bit_below(
+    tmp_path, use, side
+):
+    rng = np.random.default_rng(side)
+    network = cases.network(rng, "mac4x4", most=7)
+    (layer,), source = network.layers, network.tensors[0]
+    certificate = certify_winograd(layer, source, (-128, 127), winograd(side, 3))
+    bits = certificate.wrapped_bits
+    channel = int(bits.argmax())
+    low, high = (int(ends["direct"][channel]) for ends in (certificate.lo, certificate.hi))
+    extreme = "hi" if high.bit_length() >= (-low - 1).bit_length() else "lo"
+    witness = winograd_witness(
+        layer, source, (-128, 127), winograd(side, 3), "output", extreme, channel
+    )
+    direct = run(network, [witness.codes]).outputs[0]
+    simulation = TopSimulation(tmp_path, "icarus")
+    for acc_bits, right in ((int(bits.max()), True), (int(bits.max()) - 1, False)):
+        settings = load_hardware("mac4x4").model_dump()
+        settings["array"] |= {"acc_bits": acc_bits, "acc_overflow": "wrap"}
+        hardware = with_winograd(hardware_from_dict(settings), use)
+        result = verify_network(network, hardware, [witness.codes], simulation)
+        assert result.difference is None  # golden's wrapped sums and the Verilog's are the same
+        assert (result.run.tensors[1] == direct).all() == right
