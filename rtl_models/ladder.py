@@ -39,7 +39,22 @@ RUNGS = {
 }
 """L1, golden against unlimited integers, is about no module."""
 
-COMBINATIONAL = ("fit_signed", "next_address", "pe_mac", "pe_shift_add", "pe_ternary")
+DECODERS = (
+    *("nhot_code_decoder", "nhot_pair_decoder"),
+    *("ternary_plane_decoder", "trit_decoder", "trit_pair_decoder"),
+)
+"""They stand beside the accelerator, which has none of them."""
+
+COMBINATIONAL = (
+    *("fit_signed", "next_address", "pe_mac", "pe_shift_add", "pe_ternary"),
+    *("winograd_1d", "winograd_scale", *DECODERS),
+)
+
+_WINOGRAD_ONLY = (
+    *("chunk_counter", "input_transform", "output_transform", "part_counter", "patch_transform"),
+    *("winograd_1d", "winograd_scale"),
+)
+"""Not there unless the accelerator has a Winograd unit."""
 
 _PE = "tests/test_rtl_pe.py::"
 _ARRAY = "tests/test_rtl_array.py::"
@@ -51,6 +66,10 @@ _STALLS = "tests/test_rtl_backpressure.py::"
 _NETLIST = "tests/test_rtl_netlist.py::"
 _RESET = "tests/test_rtl_reset.py::"
 _PROOFS = "tests/test_rtl_proofs.py::"
+_WINOGRAD = "tests/test_rtl_winograd.py::"
+_DECODERS = "tests/test_rtl_decoders.py::"
+_CODES = f"{_DECODERS}test_every_code_gives_the_weights_of_golden_or_is_refused"
+_TRANSFORM = f"{_WINOGRAD}test_input_transform_equals_its_matrices_in_the_cycles_of_its_rules"
 _SWEEP = f"{_PE}test_pe_adds_operand_times_weight_for_every_operand_and_code"
 _STEP_PROOFS = (
     f"{_PROOFS}test_accumulator_step_is_rules_p2_to_p5_from_every_state",
@@ -111,6 +130,16 @@ EVIDENCE = (
     Evidence("L2", (f"{_PROOFS}test_ternary_addend_is_operand_times_trit",), ("pe_ternary",)),
     Evidence("L2", _STEP_PROOFS, ("pe_accumulator", "fit_signed")),
     Evidence("L2", (_SWEEP, *_STEP_PROOFS), ("napier_pe",)),
+    Evidence("L2", (_CODES,), DECODERS),
+    Evidence("L3", (_CODES,), DECODERS),
+    Evidence(
+        "L3", (_TRANSFORM,), ("input_transform", "patch_transform", "chunk_counter", "winograd_1d")
+    ),
+    Evidence(
+        "L3",
+        (f"{_WINOGRAD}test_output_transform_gives_the_outputs_of_the_direct_convolution",),
+        ("output_transform", "winograd_scale"),
+    ),
     Evidence(
         "L3",
         (
@@ -202,6 +231,7 @@ EVIDENCE = (
         ),
         ("requantizer",),
     ),
+    Evidence("L5", (_TRANSFORM,), ("input_transform",)),
     Evidence(
         "L5", (f"{_DMA}test_random_transfers_are_right_whatever_the_bus_does",), below=("dma",)
     ),
@@ -219,8 +249,17 @@ EVIDENCE = (
     Evidence(
         "L6",
         (f"{_TOP}test_a_network_of_every_kind_of_step", f"{_TOP}test_the_shipped_network"),
-        below=("napier_top",),
+        tuple(path.stem for path in sources("napier_top") if path.stem not in _WINOGRAD_ONLY),
     ),
+    Evidence(
+        "L6",
+        (
+            f"{_WINOGRAD}"
+            "test_a_layer_through_the_accelerator_equals_golden_in_bits_and_the_model_in_cycles",
+        ),
+        _WINOGRAD_ONLY,
+    ),
+    Evidence("L9", (f"{_DECODERS}test_netlist_of_a_decoder_is_proven_equal",), DECODERS),
     Evidence("L9", _PE_NETLISTS, ("napier_pe", "pe_mac")),
     Evidence(
         "L9", (f"{_NETLIST}test_netlist_of_a_2x2_array_is_proven_equal", _GATES), ("napier_array",)
@@ -256,10 +295,18 @@ _NO_STREAMS = (
     *("pixel_walker", "tile_counter", "next_address", "run_counters", "layer_counters"),
     *("overflow_counters", "bank_memory", "beat_memory", "delay_line", "descriptor"),
     *("layer_engine", "pair_operator", "post_processor", "rescaler", "sequencer"),
+    *("chunk_counter", "output_transform", "part_counter", "patch_transform", "winograd_1d"),
+    *("winograd_scale", *DECODERS),
 )
 _REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("L2", tuple(m for m in modules() if m not in _PE_MODULES), "too large to try everything"),
+    (
+        "L2",
+        tuple(m for m in modules() if m not in (*_PE_MODULES, *DECODERS)),
+        "too large to try everything",
+    ),
     ("L4", ("napier_top",), "compared by cycles and causes, not by registers"),
+    ("L4", DECODERS, "no registers"),
+    ("L6", DECODERS, "not in the accelerator"),
     ("L5", (*_PE_MODULES, *_NO_STREAMS), "has no valid and ready"),
     ("L10", COMBINATIONAL, "combinational: nothing to reset"),
 )
