@@ -269,7 +269,8 @@ EVIDENCE = (
         "L9",
         (_MODULE_NETLIST,),
         ("pe_shift_add", "pe_ternary", "fit_signed", "pe_accumulator", "column_sequencer")
-        + ("array_window", "pixel_walker", "tile_counter", "stream_reader"),
+        + ("array_window", "pixel_walker", "tile_counter", "stream_reader")
+        + ("chunk_counter", "part_counter", "winograd_1d", "winograd_scale"),
     ),
     Evidence(
         "L10",

@@ -415,19 +415,20 @@ def run_tiles(rng: Random, most: int) -> tuple[int, int]:
 
 
 def drive_stream_reader(dut: Dut, rng: Random, cycles: int) -> None:
-    """Drive runs of a few tiles from a memory; fires wait for other columns."""
+    """Drive runs of a few tiles of some parts from a memory; fires wait for other columns."""
     size = 1 << dut.ports.inputs["cfg_base"]
     readies = moods(rng)
     dut.cycle(rst=1, flush=0, begin_run=0, entry_ready=0)
     output = 0
     while dut.cycles < cycles:
         pixel_tiles, channel_tiles = run_tiles(rng, 7)
+        parts = rng.choice([1, 1, 2, 4])
         memory = [0] * size
         base = at = rng.randrange(size)
-        for _ in range(channel_tiles):
-            at += rng.randint(1, size // (channel_tiles + 1))
+        for _ in range(channel_tiles * parts):
+            at += rng.randint(1, max(1, size // (channel_tiles * parts + 1)))
             memory[(at - 1) % size] = 1
-        tile, tiles = 0, pixel_tiles * channel_tiles
+        part, ends = 0, pixel_tiles * channel_tiles * parts
         # A run begins in the cycle after the flush.
         for step in ("flush", "begin"):
             dut.cycle(
@@ -437,29 +438,28 @@ def drive_stream_reader(dut: Dut, rng: Random, cycles: int) -> None:
                 cfg_base=base,
                 last=output,
                 entry_ready=0 if step == "flush" else rng.getrandbits(1),
-                part_last=1,
+                part_last=parts == 1,
                 pixel_last=pixel_tiles == 1,
-                run_last=tiles == 1,
+                run_last=ends == 1,
             )
             output = memory[dut["addr"]] if dut["read"] else output
         done = False
-        while tile < tiles and rng.random() >= RARELY:
-            pixel_last = tile % pixel_tiles == pixel_tiles - 1
+        while part < ends and rng.random() >= RARELY:
             ready = not done and rng.random() < next(readies)
             dut.cycle(
                 begin_run=0,
                 flush=0,
                 last=output,
                 entry_ready=ready,
-                part_last=1,
-                pixel_last=pixel_last,
-                run_last=tile == tiles - 1,
+                part_last=part % parts == parts - 1,
+                pixel_last=part // parts % pixel_tiles == pixel_tiles - 1,
+                run_last=part == ends - 1,
             )
             done = done or bool(dut["entry_valid"] and ready and output)
             output = memory[dut["addr"]] if dut["read"] else output
             if done and rng.random() < 0.6:  # fire
-                tile, done = tile + 1, False
-        if tile < tiles:
+                part, done = part + 1, False
+        if part < ends:
             by_reset = rng.getrandbits(1)
             dut.cycle(rst=by_reset, flush=1 - by_reset, last=output)
         for _ in range(rng.randrange(3)):

@@ -98,7 +98,7 @@ def tile_lengths(rng: Random, mode: int, channel_tiles: int) -> list[int]:
 
 
 def drive_core(dut: Dut, rng: Random, cycles: int) -> None:
-    """Drive runs of the array and of the vector unit; words, drains and flushes at their paces."""
+    """Drive runs of the array, tiles in parts, and of the vector unit; words, drains and flushes at their paces."""
     widths = dut.ports.inputs
     size = 1 << widths["cfg_stream_base"]
     valids, readies = moods(rng), moods(rng)
@@ -107,16 +107,21 @@ def drive_core(dut: Dut, rng: Random, cycles: int) -> None:
         mode = rng.choice([0, 0, 0, SUM, MAX, ADD, MUL])
         drains = int(rng.random() < 0.85)
         pixel_tiles, channel_tiles = (rng.randint(1, 3), rng.randint(1, 3)) if drains else (1, 1)
-        words = tile_lengths(rng, mode, channel_tiles)
+        parts = rng.choice([1, 1, 2]) if mode == 0 and drains else 1
+        words = tile_lengths(rng, mode, channel_tiles * parts)
         streams = Streams(rng, words, size)
         stream = [
-            n == length - 1 for length in words for _ in range(pixel_tiles) for n in range(length)
+            n == length - 1
+            for tile in range(channel_tiles)
+            for _ in range(pixel_tiles)
+            for length in words[tile * parts : (tile + 1) * parts]
+            for n in range(length)
         ]
-        fired, tiles, offered, age, data = 0, pixel_tiles * channel_tiles, False, 0, 0
+        fired, ends, offered, age, data = 0, pixel_tiles * channel_tiles * parts, False, 0, 0
         mask = 0
         extra = rng.randrange(8)
-        while (fired < tiles or extra) and age < 1500 and rng.random() >= RARELY / 5:
-            extra -= fired == tiles
+        while (fired < ends or extra) and age < 1500 and rng.random() >= RARELY / 5:
+            extra -= fired == ends
             if not offered:
                 offered = age > 1 and bool(stream) and rng.random() < next(valids)
                 data, mask = rng.getrandbits(widths["feed_data"]), rng.getrandbits(ROWS)
@@ -127,9 +132,9 @@ def drive_core(dut: Dut, rng: Random, cycles: int) -> None:
                 cfg_mode=mode,
                 cfg_drain=drains,
                 cfg_stream_base=streams.base,
-                part_last=1,
-                pixel_last=fired % pixel_tiles == pixel_tiles - 1,
-                run_last=fired == tiles - 1,
+                part_last=fired % parts == parts - 1,
+                pixel_last=fired // parts % pixel_tiles == pixel_tiles - 1,
+                run_last=fired == ends - 1,
                 feed_valid=offered,
                 feed_data=data,
                 feed_mask=mask,
@@ -144,7 +149,7 @@ def drive_core(dut: Dut, rng: Random, cycles: int) -> None:
                 stream.pop(0)
             fired += dut["fire"]
             age += 1
-        if fired < tiles or rng.random() < 0.2:
+        if fired < ends or rng.random() < 0.2:
             dut.cycle(rst=1, feed_valid=0)
 
 

@@ -6,7 +6,7 @@ golden in test_rtl_requantizer.py. A column sequencer has its streams in the arr
 """
 
 import random
-from itertools import product
+from itertools import chain, product
 
 import pytest
 
@@ -214,6 +214,7 @@ def test_core_gives_the_same_results_to_idle_words_and_late_drains(tmp_path):
                     outputs[c] = memories[c][dut["stream_addr"] >> 6 * c & 63]
             return {
                 "begin_run": cycle == 0,
+                "part_last": 1,
                 "pixel_last": 1,
                 "run_last": fired == len(tiles) - 1,
                 "stream_entry": pack(outputs, 11),
@@ -338,35 +339,36 @@ def test_window_releases_the_words_that_were_fed(tmp_path):
 
 # -- stream reader ----------------------------------------------------------------------------
 
-PIXEL_TILES, LENGTHS, BASE = 3, (1, 4, 2), 30
+PIXEL_TILES, PARTS, BASE = 3, ((1, 3), (4, 1), (2, 2)), 30
 
 
 def run_reader(dut, idle, stall, rng):
-    """Addresses of the entries that were taken; idle: how long a tile's end waits for its fire."""
+    """Addresses of the entries that were taken; idle: how long a part's end waits for its fire."""
     memory = [0] * 32
     at = BASE
-    for length in LENGTHS:
+    for length in chain(*PARTS):
         at += length
         memory[(at - 1) % 32] = 1
-    tiles = PIXEL_TILES * len(LENGTHS)
+    ends = 2 * PIXEL_TILES * len(PARTS)
     dut.cycle(rst=1, flush=0, begin_run=0, entry_ready=0)
     dut.cycle(rst=0, begin_run=1, cfg_base=BASE)
-    tile, done, held, taken, cycle = 0, False, dut["addr"], [], 0
-    while tile < tiles and cycle < LIMIT_CYCLES:
+    part, done, held, taken, cycle = 0, False, dut["addr"], [], 0
+    while part < ends and cycle < LIMIT_CYCLES:
         ready = not done and rng.random() >= stall
         dut.cycle(
             begin_run=0,
             last=memory[held],
             entry_ready=ready,
-            pixel_last=tile % PIXEL_TILES == PIXEL_TILES - 1,
-            run_last=tile == tiles - 1,
+            part_last=part % 2,
+            pixel_last=part // 2 % PIXEL_TILES == PIXEL_TILES - 1,
+            run_last=part == ends - 1,
         )
         if dut["entry_valid"] and ready:
             taken.append(held)
             done = memory[held] == 1
         held = dut["addr"] if dut["read"] else held
         if done and rng.random() >= idle:
-            tile, done = tile + 1, False
+            part, done = part + 1, False
         cycle += 1
     dut.cycle(entry_ready=1)
     assert not dut["entry_valid"], "the stream goes on after the last tile"
@@ -376,9 +378,9 @@ def run_reader(dut, idle, stall, rng):
 def test_stream_reader_repeats_its_tiles_at_any_pace(tmp_path):
     dut = build_dut(KNOWN["stream_reader"], tmp_path)
     expected, first = [], BASE
-    for length in LENGTHS:  # rule S5: a channel tile's entries once for each pixel tile
-        expected += [(first + entry) % 32 for entry in range(length)] * PIXEL_TILES
-        first += length
+    for lengths in PARTS:  # rules S5, W4: all parts of a channel tile once for each pixel tile
+        expected += [(first + entry) % 32 for entry in range(sum(lengths))] * PIXEL_TILES
+        first += sum(lengths)
     assert_rates_change_nothing(lambda *rates: run_reader(dut, *rates), expected)
 
 

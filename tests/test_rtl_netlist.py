@@ -67,6 +67,7 @@ def test_netlist_of_a_2x2_array_is_proven_equal(tmp_path, kind):
         *("pe_shift_add", "pe_ternary", "fit_signed wrap", "fit_signed saturate"),
         *("pe_accumulator wrap", "pe_accumulator saturate", "pe_accumulator spill"),
         *("column_sequencer", "array_window", "pixel_walker", "tile_counter", "stream_reader"),
+        *("chunk_counter", "part_counter", "winograd_1d", "winograd_scale"),
     ],
 )
 def test_netlist_of_a_module_is_proven_equal(tmp_path, name):
