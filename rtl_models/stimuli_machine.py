@@ -98,7 +98,7 @@ def tile_lengths(rng: Random, mode: int, channel_tiles: int) -> list[int]:
 
 
 def drive_core(dut: Dut, rng: Random, cycles: int) -> None:
-    """Drive runs of the array, tiles in parts, and of the vector unit; words, drains and flushes at their paces."""
+    """Drive runs of the array, tiles in parts too, and of the vector unit, all at their paces."""
     widths = dut.ports.inputs
     size = 1 << widths["cfg_stream_base"]
     valids, readies = moods(rng), moods(rng)
