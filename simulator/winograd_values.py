@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from golden.errors import InputError
 from golden.network import Conv2D, Padding
 from simulator import winograd_kernels as kernels
+from simulator.winograd import FORMS, Form
 
 Array = NDArray[Any]
 
@@ -31,61 +32,6 @@ PARALLEL_WORK = 2_000_000
 
 BLOCK_ELEMENTS = 1 << 24
 """Transformed operands and sums kept at once, so that large images need little memory."""
-
-
-@dataclass(frozen=True)
-class Matrices:
-    """A transform along one axis of a tile.
-
-    Parameters
-    ----------
-    B : (n, n) int64 array
-        B^T.
-    G : (n, 3) int64 array
-    A : (m, n) int64 array
-        A^T.
-    shift, odd : int
-        Outputs come out 2**shift * odd times too large.
-    """
-
-    B: Array
-    G: Array
-    A: Array
-    shift: int
-    odd: int
-
-
-def _matrices(B: list[str], G: list[str], A: list[str], shift: int, odd: int) -> Matrices:
-    def read(rows: list[str]) -> Array:
-        return np.array([[int(number) for number in row.split()] for row in rows], dtype=np.int64)
-
-    return Matrices(read(B), read(G), read(A), shift, odd)
-
-
-TRANSFORMS = {
-    "f2": _matrices(
-        ["1 0 -1 0", "0 1 1 0", "0 -1 1 0", "0 -1 0 1"],
-        ["1 0 0", "1 1 1", "1 -1 1", "0 0 1"],
-        ["2 1 1 0", "0 1 -1 2"],
-        shift=2,
-        odd=1,
-    ),
-    "f4": _matrices(
-        [
-            "4 0 -5 0 1 0",
-            "0 -4 -4 1 1 0",
-            "0 4 -4 -1 1 0",
-            "0 -2 -1 2 1 0",
-            "0 2 -1 -2 1 0",
-            "0 4 0 -5 0 1",
-        ],
-        ["1 0 0", "-1 -1 -1", "-1 1 -1", "1 2 4", "1 -2 4", "0 0 1"],
-        ["6 4 4 1 1 0", "0 4 -4 2 -2 0", "0 4 4 4 4 0", "0 4 -4 8 -8 24"],
-        shift=6,
-        odd=9,
-    ),
-}
-"""F(2x2,3x3) and F(4x4,3x3) at the points 0, 1, -1, (2, -2,) and infinity."""
 
 
 def winograd_accumulators(
@@ -112,24 +58,24 @@ def winograd_accumulators(
     InputError
         Where the layer is none that a transform computes, or the width is out of range.
     """
-    matrices = TRANSFORMS[name]
-    _check(layer, name, bits, matrices.shift)
+    form = FORMS[name]
+    _check(layer, name, bits, form.shift)
     weights = layer.weights.astype(np.int64) - layer.weight_zero_point
     operands = x.astype(np.int64) - layer.input_zero_point
     y = np.empty(_output_shape(layer, x), dtype=np.int64)
     if not y.size:
         return y
-    dtype, valid = _number(weights, operands, matrices, bits)
-    U = _transform_weights(weights, matrices, dtype)
-    rows, columns = _grid(layer, x, matrices)
+    dtype, valid = _number(weights, operands, form, bits)
+    U = _transform_weights(weights, form, dtype)
+    rows, columns = _grid(layer, x, form)
     per_sample = len(U) * rows * columns * (x.shape[3] + len(weights))
     samples = max(1, BLOCK_ELEMENTS // per_sample)
     for start in range(0, len(x), samples):
         block = operands[start : start + samples]
-        V = _transform_inputs(layer, block, matrices, dtype)
+        V = _transform_inputs(layer, block, form, dtype)
         M = np.empty((*V.shape[:2], len(weights)), dtype=dtype)
         _share_out(kernels.channel_sums, len(V), M.size * U.shape[1], V, U, layer.groups, M)
-        _transform_outputs(layer, M, matrices, valid, y[start : start + samples])
+        _transform_outputs(layer, M, form, valid, y[start : start + samples])
     return y
 
 
@@ -163,8 +109,8 @@ def part_layer(
     InputError
         Where the layer is none that a transform computes, or has groups.
     """
-    matrices = TRANSFORMS[name]
-    _check(layer, name, None, matrices.shift)
+    form = FORMS[name]
+    _check(layer, name, None, form.shift)
     if layer.groups != 1 or chunk_channels < 1:
         raise InputError(
             f"parts are those of layers without groups in chunks of 1 channel or more, but layer"
@@ -173,9 +119,9 @@ def part_layer(
         )
     weights = layer.weights.astype(np.int64) - layer.weight_zero_point
     K, _, _, C = weights.shape
-    U = _transform_weights(weights, matrices, np.dtype(np.int32))
+    U = _transform_weights(weights, form, np.dtype(np.int32))
     V = _transform_inputs(
-        layer, x.astype(np.int64) - layer.input_zero_point, matrices, np.dtype(np.int32)
+        layer, x.astype(np.int64) - layer.input_zero_point, form, np.dtype(np.int32)
     )
     chunks = -(-C // chunk_channels)
     missing = chunks * chunk_channels - C
@@ -190,7 +136,7 @@ def part_layer(
         padding=Padding(),
         groups=len(by_chunk),
     )
-    return parts, operands.reshape(len(x), *_grid(layer, x, matrices), -1)
+    return parts, operands.reshape(len(x), *_grid(layer, x, form), -1)
 
 
 def part_outputs(layer: Conv2D, x: Array, name: str, parts: Array, bits: int) -> NDArray[np.int64]:
@@ -209,12 +155,12 @@ def part_outputs(layer: Conv2D, x: Array, name: str, parts: Array, bits: int) ->
     (N, P, Q, out_channels) int64 array
         Modulo 2**(bits - shift), as signed numbers.
     """
-    matrices = TRANSFORMS[name]
-    _check(layer, name, bits, matrices.shift)
+    form = FORMS[name]
+    _check(layer, name, bits, form.shift)
     y = np.empty(_output_shape(layer, x), dtype=np.int64)
-    tiles, products, K = int(np.prod(parts.shape[:3])), len(matrices.B) ** 2, len(layer.weights)
+    tiles, products, K = int(np.prod(parts.shape[:3])), len(form.inputs) ** 2, len(layer.weights)
     sums = parts.reshape(tiles, products, -1, K).sum(axis=2)
-    _transform_outputs(layer, np.ascontiguousarray(sums.swapaxes(0, 1)), matrices, bits, y)
+    _transform_outputs(layer, np.ascontiguousarray(sums.swapaxes(0, 1)), form, bits, y)
     return y
 
 
@@ -224,48 +170,46 @@ def _output_shape(layer: Conv2D, x: Array) -> tuple[int, int, int, int]:
     return N, max(0, height), max(0, width), len(layer.weights)
 
 
-def _grid(layer: Conv2D, x: Array, matrices: Matrices) -> tuple[int, int]:
+def _grid(layer: Conv2D, x: Array, form: Form) -> tuple[int, int]:
     """Rows and columns of tiles."""
     _, height, width, _ = _output_shape(layer, x)
-    pitch = len(matrices.A)
+    pitch = len(form.sums)
     return -(-height // pitch), -(-width // pitch)
 
 
-def _transform_weights(weights: Array, matrices: Matrices, dtype: np.dtype[Any]) -> Array:
+def _transform_weights(weights: Array, form: Form, dtype: np.dtype[Any]) -> Array:
     """U, (products, in_channels, out_channels)."""
     K, _, _, C = weights.shape
-    U = np.empty((len(matrices.B) ** 2, C, K), dtype=dtype)
+    U = np.empty((len(form.inputs) ** 2, C, K), dtype=dtype)
     by_channel = np.ascontiguousarray(weights.transpose(3, 1, 2, 0))
-    _share_out(kernels.transform_weights, C, U.size, by_channel, matrices.G, U)
+    _share_out(kernels.transform_weights, C, U.size, by_channel, form.weights, U)
     return U
 
 
-def _transform_inputs(
-    layer: Conv2D, operands: Array, matrices: Matrices, dtype: np.dtype[Any]
-) -> Array:
+def _transform_inputs(layer: Conv2D, operands: Array, form: Form, dtype: np.dtype[Any]) -> Array:
     """V, (products, tiles, in_channels); tiles number through samples, rows and columns."""
-    grid = _grid(layer, operands, matrices)
+    grid = _grid(layer, operands, form)
     tiles = len(operands) * grid[0] * grid[1]
-    V = np.empty((len(matrices.B) ** 2, tiles, operands.shape[3]), dtype=dtype)
+    V = np.empty((len(form.inputs) ** 2, tiles, operands.shape[3]), dtype=dtype)
     corner = (layer.padding.top, layer.padding.left)
     _share_out(
         kernels.transform_inputs, tiles, V.size,
-        operands, corner, len(matrices.A), grid, matrices.B, V,
+        operands, corner, len(form.sums), grid, form.inputs, V,
     )  # fmt: skip
     return V
 
 
 def _transform_outputs(
-    layer: Conv2D, M: Array, matrices: Matrices, valid: int, y: NDArray[np.int64]
+    layer: Conv2D, M: Array, form: Form, valid: int, y: NDArray[np.int64]
 ) -> None:
     """Write y; M is right modulo 2**valid."""
-    pitch = len(matrices.A)
+    pitch = len(form.sums)
     grid = (-(-y.shape[1] // pitch), -(-y.shape[2] // pitch))
-    inverse = pow(matrices.odd, -1, 1 << 64)
+    inverse = pow(form.odd, -1, 1 << 64)
     signed_inverse = inverse - (1 << 64) if inverse >> 63 else inverse
     _share_out(
         kernels.transform_outputs, M.shape[1], M.size,
-        M, matrices.A, grid, matrices.shift, signed_inverse, valid - matrices.shift, y,
+        M, form.sums, grid, form.shift, signed_inverse, valid - form.shift, y,
     )  # fmt: skip
 
 
@@ -284,7 +228,7 @@ def _check(layer: Conv2D, name: str, bits: int | None, shift: int) -> None:
 
 
 def _number(
-    weights: Array, operands: Array, matrices: Matrices, bits: int | None
+    weights: Array, operands: Array, form: Form, bits: int | None
 ) -> tuple[np.dtype[Any], int]:
     """Choose what sums are made of, and the power of two modulo which the outputs are right.
 
@@ -292,10 +236,10 @@ def _number(
     """
     largest = max(-int(operands.min(initial=0)), int(operands.max(initial=0)))
     norm = int(np.abs(weights).reshape(len(weights), -1).sum(axis=1).max())
-    enough = (norm * largest).bit_length() + 1 + matrices.shift
+    enough = (norm * largest).bit_length() + 1 + form.shift
     if min(enough, bits or enough) <= 32:
         return np.dtype(np.int32), min(32, bits or 32)
-    rows = [int(np.abs(m).sum(axis=1).max()) ** 2 for m in (matrices.B, matrices.G)]
+    rows = [int(np.abs(m).sum(axis=1).max()) ** 2 for m in (form.inputs, form.weights)]
     inputs = weights.shape[3] * int(np.abs(weights).max())
     exact = largest * rows[0] * inputs * rows[1] < 1 << 53
     return np.dtype(np.float64 if exact else np.int64), bits or 64

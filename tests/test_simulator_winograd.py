@@ -11,6 +11,7 @@ from golden.winograd import accumulate_winograd, winograd, winograd_layer
 from simulator import winograd_values
 from simulator.hardware import load_hardware
 from simulator.values import accumulate
+from simulator.winograd import FORMS
 from simulator.winograd_values import part_layer, part_outputs, winograd_accumulators
 
 TRANSFORMS = {"f2": winograd(2, 3), "f4": winograd(4, 3)}
@@ -81,8 +82,8 @@ def test_every_kind_of_number_is_exact_at_the_extremes(largest, channels, number
     layer = conv(weights.astype(np.int8))
     x = np.zeros((1, 6, 6, channels), dtype=np.int64)
     x[0, 1:4, 2:5] = np.sign(weights[0]) * largest
-    matrices = winograd_values.TRANSFORMS["f4"]
-    chosen, _ = winograd_values._number(weights, x, matrices, None)
+    form = FORMS["f4"]
+    chosen, _ = winograd_values._number(weights, x, form, None)
     assert chosen == np.dtype(number)
     found = winograd_accumulators(layer, x, "f4")
     assert found.max() == 127 * 9 * channels * largest
