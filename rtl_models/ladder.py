@@ -142,6 +142,11 @@ EVIDENCE = (
     ),
     Evidence(
         "L3",
+        (f"{_WINOGRAD}test_parts_of_a_tile_are_chunks_outside_and_taps_inside_at_any_pace",),
+        ("part_counter",),
+    ),
+    Evidence(
+        "L3",
         (
             f"{_PE}test_pe_of_default_widths_follows_the_rules_in_every_cycle",
             f"{_PE}test_pe_registers_follow_the_rules_in_every_cycle",

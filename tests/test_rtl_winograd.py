@@ -1,3 +1,4 @@
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from golden.winograd.ranges import certify_winograd, winograd_witness
 from golden.winograd.transforms import winograd
 from rtl_models import run_bench
 from rtl_models.reference import winograd_forms
+from rtl_models.replay import build_dut
+from rtl_models.subjects import SUBJECTS
 from rtl_models.top import TopSimulation, verify_network
 from simulator.hardware import hardware_from_dict, load_hardware, with_winograd
 from simulator.plan import plan_network
@@ -47,6 +50,23 @@ def test_output_transform_gives_the_outputs_of_the_direct_convolution(tmp_path, 
     bench = BENCHES / "bench_output_transform.py"
     result = run_bench("output_transform", bench, tmp_path, parameters=parameters)
     assert len(result.tests) == 2
+
+
+def test_parts_of_a_tile_are_chunks_outside_and_taps_inside_at_any_pace(tmp_path):
+    subject = next(each for each in SUBJECTS if each.module == "part_counter")
+    dut = build_dut(subject, tmp_path)
+    rng = np.random.default_rng(7)
+    for form, side in ((0, 1), (1, 4), (2, 6)):  # rule W4; a direct tile has one part
+        for chunks in (1, 2, 7) if form else (1,):
+            parts = [*product(range(chunks), range(side), range(side))]
+            dut.cycle(cfg_winograd=form, cfg_chunks=chunks, load=1, advance=1)
+            for place in range(2 * len(parts)):  # after the last part the first again
+                _, row, column = parts[place % len(parts)]
+                expected = (row, column, place % len(parts) == 0, (place + 1) % len(parts) == 0)
+                for advance in [0] * rng.integers(2) + [1]:
+                    dut.cycle(load=0, advance=advance)
+                    names = ("tap_row", "tap_column", "first", "last")
+                    assert tuple(dut[name] for name in names) == expected
 
 
 @pytest.mark.parametrize(
