@@ -413,10 +413,11 @@ class Netlist:
         # Yosys wrote a wire of several bits as one wire a bit, name[bit].
         self._registers: dict[str, dict[int, tuple[int, int]]] = {}
         for wire_name, wire in module["netnames"].items():
+            if wire["hide_name"] or wire["bits"][0] not in place:
+                continue
             whole, _, index = wire_name.rstrip("]").rpartition("[")
             name_of, bit = (whole, int(index)) if wire_name[-1] == "]" else (wire_name, 0)
-            if not wire["hide_name"] and wire["bits"][0] in place:
-                self._registers.setdefault(name_of, {})[bit] = place[wire["bits"][0]]
+            self._registers.setdefault(name_of, {})[bit] = place[wire["bits"][0]]
         if state:
             module["ports"]["state"] = {"direction": "input", "bits": state}
             module["ports"]["next"] = {"direction": "output", "bits": following}
