@@ -169,7 +169,7 @@ def test_hardware_show_prints_toml_that_run_takes(napier: Napier, tmp_path: Path
 MISTAKES = {
     "no such model": (("run", "absent.tflite"), "no such file"),
     "folder as model": (("run", "."), "folder"),
-    "unknown ending": (("run", "text.txt"), ".tflite and .npz"),
+    "unknown ending": (("run", "text.txt"), ".tflite, .npz and .toml"),
     "onnx": (("run", "model.onnx"), "ONNX"),
     "empty tflite": (("run", "empty.tflite"), "empty.tflite"),
     "garbage npz": (("run", "garbage.npz"), "garbage.npz"),

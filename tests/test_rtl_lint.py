@@ -55,7 +55,13 @@ def test_array_is_clean_in_every_shape(parameters, tool):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
-@pytest.mark.parametrize("preset", list_presets())
+@pytest.mark.parametrize(
+    "preset",
+    [
+        name if "4x4" in name else pytest.param(name, marks=pytest.mark.long)
+        for name in list_presets()
+    ],
+)
 def test_accelerator_of_every_preset_is_clean(preset, tool):
     assert lint(tool, "napier_top", shared_out_parameters(load_hardware(preset))) == ""
 

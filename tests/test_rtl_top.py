@@ -306,7 +306,7 @@ def test_a_program_that_does_not_end_is_given_up(builds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simulator", ["icarus", "verilator"])
+@pytest.mark.parametrize("simulator", ["icarus", pytest.param("verilator", marks=pytest.mark.long)])
 def test_the_shipped_network(simulator, builds):
     network = load_network(MODELS / "digits.npz")
     with np.load(MODELS / "digits_test.npz") as archive:

@@ -26,7 +26,10 @@ PARAMETERS = {
 pytestmark = pytest.mark.rtl
 
 
-@pytest.mark.parametrize("data_bits", [32, 64, 1024])
+@pytest.mark.parametrize(
+    "data_bits",
+    [64, pytest.param(32, marks=pytest.mark.long), pytest.param(1024, marks=pytest.mark.long)],
+)
 def test_control_follows_the_rules_of_registers_descriptors_and_order(tmp_path, data_bits):
     result = run_bench(
         "control",

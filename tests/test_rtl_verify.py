@@ -89,7 +89,7 @@ FAULTS = {
     ),
     "entry stream not repeated": (
         "stream_reader",
-        "last && !pixel_last ? first_q : following",
+        "tile_last && !pixel_last ? first_q : following",
         "following",
         "entry[0]",
     ),
