@@ -34,7 +34,7 @@ from golden.network import (
     Tensor,
 )
 from rtl_models.verify import random_codes, random_weights
-from simulator.hardware import Hardware, hardware_from_dict
+from simulator.hardware import SUM_SHIFT, Hardware, hardware_from_dict
 
 Array = NDArray[Any]
 
@@ -135,14 +135,16 @@ def random_hardware(rng: Generator) -> Hardware:
                 "bytes_per_cycle": int(rng.choice([1, 2, 3, 4, 8, 16])),
                 "latency_cycles": int(rng.choice([0, 1, 7, 40, 200])),
             },
-            "winograd": _random_winograd(rng),
+            "winograd": _random_winograd(rng, acc_bits),
         }
     )
 
 
-def _random_winograd(rng: Generator) -> dict[str, Any]:
+def _random_winograd(rng: Generator, acc_bits: int) -> dict[str, Any]:
     """Draw transform units, in half of the cases none; forms are taken whether safe or not."""
     forms = str(rng.choice(["none", "none", "none", "f2", "f4", "both"]))
+    if acc_bits <= SUM_SHIFT[forms]:
+        forms = "none"
     names = {"none": [], "both": ["f2", "f4"]}.get(forms, [forms])
     return {
         "forms": forms,

@@ -179,6 +179,10 @@ WEIGHT_GROWTH = {"none": 0, "f2": 4, "f4": 6, "both": 6}
 """Bits that the weight transform adds: 9 and 49 times the largest weight (rule W9)."""
 
 
+SUM_SHIFT = {"none": 0, "f2": 2, "f4": 6, "both": 6}
+"""Bits of a sum that the exact division shifts out (rule W8)."""
+
+
 class Dram(_Table):
     """`[dram]`: the external memory as the engine sees it."""
 
@@ -292,6 +296,13 @@ class Hardware(_Table):
             raise _RuleError(
                 f"post.lanes={self.post.lanes} must divide array.rows={self.array.rows}; use"
                 f" {_largest_divisor(self.array.rows, self.post.lanes)}"
+            )
+        shift = SUM_SHIFT[self.winograd.forms]
+        if self.winograd.forms != "none" and self.result_bits <= shift:
+            raise _RuleError(
+                f'winograd.forms="{self.winograd.forms}" divides sums by 2**{shift}, but results have'
+                f" {self.result_bits} bits; widen array.acc_bits (or array.wide_acc_bits) to more"
+                f" than {shift}"
             )
         for what, bits in (("feed words", self.feed_word_bits), ("entries", self.entry_bits)):
             if bits > self.payload_bits:

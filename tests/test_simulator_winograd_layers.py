@@ -166,3 +166,13 @@ def test_units_are_added_where_they_are_asked_for_and_missing():
     assert with_winograd(plain, "off").operand_bits == plain.operand_bits == 9
     assert with_winograd(plain, "f2").operand_bits == 11  # 4 times 256 needs 2 bits more
     assert with_winograd(plain, "f4").operand_bits == 16  # 100 times 256 needs 7 bits more
+
+
+def test_sums_that_the_division_would_shift_out_are_refused():
+    settings = load_hardware("mac4x4").model_dump()
+    settings["array"]["acc_bits"] = 6
+    settings["winograd"]["forms"] = "f4"
+    with pytest.raises(HardwareError, match="results have 6 bits; widen array.acc_bits"):
+        hardware_from_dict(settings)
+    settings["array"]["acc_bits"] = 7
+    assert hardware_from_dict(settings).result_bits == 7
