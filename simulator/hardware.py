@@ -300,8 +300,8 @@ class Hardware(_Table):
         shift = SUM_SHIFT[self.winograd.forms]
         if self.winograd.forms != "none" and self.result_bits <= shift:
             raise _RuleError(
-                f'winograd.forms="{self.winograd.forms}" divides sums by 2**{shift}, but results have'
-                f" {self.result_bits} bits; widen array.acc_bits (or array.wide_acc_bits) to more"
+                f'winograd.forms="{self.winograd.forms}" divides sums by 2**{shift}, but results'
+                f" have {self.result_bits} bits; widen array.acc_bits (or array.wide_acc_bits) to more"
                 f" than {shift}"
             )
         for what, bits in (("feed words", self.feed_word_bits), ("entries", self.entry_bits)):

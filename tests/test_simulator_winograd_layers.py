@@ -172,7 +172,7 @@ def test_sums_that_the_division_would_shift_out_are_refused():
     settings = load_hardware("mac4x4").model_dump()
     settings["array"]["acc_bits"] = 6
     settings["winograd"]["forms"] = "f4"
-    with pytest.raises(HardwareError, match="results have 6 bits; widen array.acc_bits"):
+    with pytest.raises(HardwareError, match=r"results have 6 bits; widen array\.acc_bits"):
         hardware_from_dict(settings)
     settings["array"]["acc_bits"] = 7
     assert hardware_from_dict(settings).result_bits == 7
