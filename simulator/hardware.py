@@ -301,8 +301,8 @@ class Hardware(_Table):
         if self.winograd.forms != "none" and self.result_bits <= shift:
             raise _RuleError(
                 f'winograd.forms="{self.winograd.forms}" divides sums by 2**{shift}, but results'
-                f" have {self.result_bits} bits; widen array.acc_bits (or array.wide_acc_bits) to more"
-                f" than {shift}"
+                f" have {self.result_bits} bits; widen array.acc_bits (or array.wide_acc_bits) to"
+                f" more than {shift}"
             )
         for what, bits in (("feed words", self.feed_word_bits), ("entries", self.entry_bits)):
             if bits > self.payload_bits:
