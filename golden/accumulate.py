@@ -25,7 +25,8 @@ Steps = Literal["product", "terms", "parallel_terms", "ternary", "units"]
 
 * ``product``: w * x, the step of a multiplier.
 * ``terms``: one signed power of two of w times x, highest exponent first (`naf_digits`).
-* ``parallel_terms``: all terms of w at once, so again w * x.
+* ``parallel_terms``: `terms` of these at once, highest exponents first; without a number all of
+  them, so again w * x.
 * ``ternary``: +x or -x; w must be -1, 0 or 1.
 * ``units``: |w| times +x or -x.
 """
@@ -155,7 +156,18 @@ def naf_digits(values: ArrayLike) -> Int64Array:
     return np.array(rows[::-1], dtype=np.int64).reshape(len(rows), *remainder.shape)
 
 
-def step_coefficients(weights: ArrayLike, steps: Steps) -> Int64Array:
+def digit_groups(values: ArrayLike, terms: int) -> Int64Array:
+    """Sum so many digits of `naf_digits` of each integer, highest exponents first: (groups, ...).
+
+    digit_groups([11], 2) is [[12], [-1]]: 11 = 16 - 4 - 1.
+    """
+    digits = naf_digits(values)
+    group = (np.cumsum(digits != 0, axis=0) - 1) // terms
+    count = max(1, int(group.max(initial=0)) + 1)
+    return np.stack([np.where(group == i, digits, 0).sum(axis=0) for i in range(count)])
+
+
+def step_coefficients(weights: ArrayLike, steps: Steps, terms: int | None = None) -> Int64Array:
     """Factors that each step applies to its activation.
 
     Parameters
@@ -163,6 +175,8 @@ def step_coefficients(weights: ArrayLike, steps: Steps) -> Int64Array:
     weights : (..., ) int64 array
         Zero point already subtracted.
     steps : Steps
+    terms : int or None
+        Of ``parallel_terms``.
 
     Returns
     -------
@@ -185,6 +199,8 @@ def step_coefficients(weights: ArrayLike, steps: Steps) -> Int64Array:
     if steps == "units":
         count = np.arange(np.abs(exact).max(initial=0)).reshape(-1, *(1,) * exact.ndim)
         return np.where(np.abs(exact) > count, np.sign(exact), 0)
+    if steps == "parallel_terms" and terms is not None:
+        return digit_groups(exact, terms)
     if steps not in ("product", "parallel_terms", "ternary"):
         raise HardwareError(
             "steps must be 'product', 'terms', 'parallel_terms', 'ternary' or 'units', but is"
@@ -310,7 +326,11 @@ def _accumulate_block(
 
 
 def accumulate_layer(
-    layer: WeightedLayer, x: Array, accumulator: Accumulator, steps: Steps = "product"
+    layer: WeightedLayer,
+    x: Array,
+    accumulator: Accumulator,
+    steps: Steps = "product",
+    terms: int | None = None,
 ) -> AccumulateResult:
     """Accumulate every output of a layer, step by step.
 
@@ -322,6 +342,8 @@ def accumulate_layer(
         of in_features.
     accumulator : Accumulator
     steps : Steps
+    terms : int or None
+        See `step_coefficients`.
 
     Returns
     -------
@@ -342,7 +364,7 @@ def accumulate_layer(
     """
     activations, weights = operands(layer, x)
     K = len(weights)
-    coefficients = step_coefficients(weights.reshape(K, -1), steps)
+    coefficients = step_coefficients(weights.reshape(K, -1), steps, terms)
     if isinstance(layer, Conv2D):
         windows = _conv_windows(layer, activations)
     else:

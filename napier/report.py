@@ -167,15 +167,6 @@ def verdict(document: Document) -> Text:
         for layer in document["layers"]
         if layer["accumulator"] is not None
     ]
-    wraps = (
-        [
-            layer["name"]
-            for layer in document["layers"]
-            if layer["algorithm"] != "direct" and layer["accumulator"]["events"]
-        ]
-        if records
-        else []
-    )
     if not records:
         return Text("accumulators were not observed (--no-values)")
     failed = [(name, record) for name, record in records if record["events"]]
@@ -187,17 +178,17 @@ def verdict(document: Document) -> Text:
             style="green",
         )
     outputs = sum(record["outputs_affected"] for _, record in failed)
+    direct = {layer["name"] for layer in document["layers"] if layer["algorithm"] == "direct"}
+    wrapped = sum(name not in direct for name, _ in failed)
     harmless = (
-        f"; in {len(wraps)} of them sums of a transform wrapped, which may leave outputs exact"
+        f"; in {wrapped} of them sums of a transform wrapped, which may leave outputs exact"
         " (docs/winograd_unit.md, W8)"
-        if wraps
-        else ""
     )
     return Text(
         f"accumulators OVERFLOWED in {len(failed)} of {len(records)} layers: "
         f"{human(document['totals']['overflow_events'])} events in {human(outputs)} outputs; "
         f"{max(record['bits_needed'] for _, record in failed)} bits would hold all of them"
-        f"{harmless}",
+        f"{harmless if wrapped else ''}",
         style="bold red",
     )
 

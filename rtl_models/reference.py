@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.accumulate import (
-    AccumulateResult,
-    Accumulator,
-    Steps,
-    accumulate_layer,
-    naf_digits,
-)
-from golden.arithmetic import wrap
-from golden.formats import IntFormat
-from golden.network import Conv2D, FullyConnected, Network, Requantization, Tensor, WeightedLayer
-from golden.operators import OPERATORS, operands, post_process
-from golden.winograd.convolution import divide, from_tiles, winograd_stages
+from golden.accumulate import Accumulator, Steps, accumulate_layer
+from golden.network import Conv2D, Network, Tensor, WeightedLayer
+from golden.operators import OPERATORS, post_process
+from golden.winograd.array import accumulate_winograd
 from golden.winograd.transforms import winograd
+from simulator.cuts import step_geometry
 from simulator.hardware import Hardware
 from simulator.plan import NetworkPlan
 
@@ -71,86 +64,39 @@ def golden_layer(
     """Codes of a weighted layer and its overflow counters."""
     sums = accumulate_layer(layer, x, golden_accumulator(hardware), golden_steps(hardware))
     codes = post_process(layer, sums.value, output).reshape((len(x), *output.shape[1:]))
-    events = np.minimum(sums.events, (1 << hardware.array.events_bits) - 1)  # counters stop there
-    return codes, Overflows(int(events.sum()), int((sums.events > 0).sum()))
+    return codes, counted(sums.events, hardware)
+
+
+def counted(events: Array, hardware: Hardware) -> Overflows:
+    """Count overflow events of each result as the hardware does."""
+    limited = np.minimum(events, (1 << hardware.array.events_bits) - 1)  # the counters stop there
+    return Overflows(int(limited.sum()), int((events > 0).sum()))
 
 
 def golden_winograd_layer(
     layer: Conv2D, x: Array, output: Tensor, hardware: Hardware, form: WinogradForm
 ) -> tuple[Array, Overflows]:
     """Codes of a layer that the Winograd units compute, and its overflow counters."""
-    transform = winograd(form.outputs, 3)
-    exact = winograd_stages(layer, *operands(layer, x), transform)
-    accumulator = golden_accumulator(hardware)
-    bits = accumulator.result_bits
-    sums = np.zeros_like(exact.sum)
-    events = outputs = 0
-    for first in range(0, exact.weight.shape[2], form.chunk_channels):
-        chunk = slice(first, first + form.chunk_channels)
-        for tap in range(transform.products):
-            found = accumulate_products(
-                exact.weight[:, tap, chunk], exact.input[..., tap, chunk], hardware
-            )
-            sums[..., tap, :] += found.value
-            counted = np.minimum(found.events, (1 << hardware.array.events_bits) - 1)
-            events += int(counted.sum())
-            outputs += int((found.events > 0).sum())
-    matrix = transform.output.reshape(-1, transform.products)
-    scaled = np.einsum("op,nyxpk->nyxok", matrix, sums)
-    tiles = divide(wrap(scaled, IntFormat(bits))[0], transform, bits)
-    tiles = tiles.reshape(*tiles.shape[:3], *transform.outputs, -1)
-    image = from_tiles(tiles, (len(x), *output.shape[1:]))
-    codes = post_process(layer, image, output).reshape((len(x), *output.shape[1:]))
-    return codes, Overflows(events, outputs)
-
-
-def accumulate_products(weights: Array, x: Array, hardware: Hardware) -> AccumulateResult:
-    """Accumulate x (..., C) times weights (K, C), each in as many steps as the PE needs."""
-    steps: Steps = "units" if hardware.pe.kind == "ternary" else golden_steps(hardware)
-    if steps == "parallel_terms":
-        weights = digit_groups(weights, hardware.pe.terms)
-        x, weights = np.repeat(x, len(weights), axis=-1), np.moveaxis(weights, 0, -1)
-        weights = weights.reshape(len(weights), -1)
-    layer = FullyConnected(
-        name="part",
-        inputs=(0,),
-        outputs=(1,),
-        weights=weights,
-        weight_bits=16,
-        weight_zero_point=0,
-        bias=None,
-        input_zero_point=0,
-        output_zero_point=0,
-        requantization=Requantization(np.ones(1, np.int32), np.zeros(1, np.int32)),
-        activation_min=0,
-        activation_max=0,
+    found = accumulate_winograd(
+        layer,
+        x,
+        winograd(form.outputs, 3),
+        golden_accumulator(hardware),
+        form.chunk_channels,
+        "units" if hardware.pe.kind == "ternary" else golden_steps(hardware),
+        hardware.pe.terms,
     )
-    flat = x.reshape(-1, x.shape[-1])
-    found = accumulate_layer(layer, flat, golden_accumulator(hardware), steps)
-    shape = (*x.shape[:-1], len(weights))
-    return replace(
-        found,
-        **{each.name: getattr(found, each.name).reshape(shape) for each in fields(found)},
-    )
-
-
-def digit_groups(weights: Array, terms: int) -> Array:
-    """Sum so many signed digits of each weight, highest exponents first: (groups, ...)."""
-    digits = naf_digits(weights)
-    group = (np.cumsum(digits != 0, axis=0) - 1) // terms
-    count = max(1, int(group.max(initial=0)) + 1)
-    return np.stack([np.where(group == i, digits, 0).sum(axis=0) for i in range(count)])
+    codes = post_process(layer, found.accumulators, output).reshape((len(x), *output.shape[1:]))
+    return codes, counted(found.parts.events, hardware)
 
 
 def winograd_forms(plan: NetworkPlan) -> dict[int, WinogradForm]:
     """Layers of a network that the Winograd units compute, by index."""
-    forms = {}
-    for step in plan.steps:
-        geometry = step.geometry
-        if geometry is not None and geometry.form:
-            channels = geometry.chunk_words * geometry.feed
-            forms[step.layer_index] = WinogradForm(geometry.stride[0], channels)
-    return forms
+    geometries = {i: step_geometry(step) for i, step in plan.winograd_steps.items()}
+    return {
+        index: WinogradForm(each.stride[0], each.chunk_words * each.feed)
+        for index, each in geometries.items()
+    }
 
 
 def golden_network(

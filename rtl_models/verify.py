@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.accumulate import Accumulator, Steps, accumulate_layer
+from golden.accumulate import accumulate_layer
 from golden.errors import HardwareError, InputError
 from golden.formats import IntFormat
 from golden.network import (
@@ -34,6 +34,7 @@ from golden.operators import post_process
 from rtl_models.builds import Simulator
 from rtl_models.contracts import PERun, narrow_variants, replace_module, run_pe
 from rtl_models.engine import EngineRuns, run_engine
+from rtl_models.reference import counted, golden_accumulator, golden_steps
 from rtl_models.trace import first_difference
 from simulator.hardware import Hardware, hardware_from_dict
 from simulator.plan import StepPlan
@@ -292,19 +293,12 @@ def _with_room(hardware: Hardware, geometry: Geometry) -> Hardware:
 
 def _expected(job: _Job, image: Array) -> _Expected:
     """Codes and overflows of `golden`, cycles of the fast model."""
-    array = job.hardware.array
-    spills = array.spill_interval > 0
-    accumulator = Accumulator(
-        array.acc_bits,
-        array.acc_overflow,
-        array.spill_interval if spills else None,
-        array.wide_acc_bits if spills else None,
-    )
-    sums = accumulate_layer(job.layer, image[np.newaxis], accumulator, _steps(job.hardware))
+    accumulator, steps = golden_accumulator(job.hardware), golden_steps(job.hardware)
+    sums = accumulate_layer(job.layer, image[np.newaxis], accumulator, steps)
     # An int64 tensor stores the codes as they are, signed or not.
     output = Tensor("codes", (1,), "int64", zero_point=job.layer.output_zero_point)
     codes = post_process(job.layer, sums.value, output).astype(np.int64)
-    events = np.minimum(sums.events, (1 << array.events_bits) - 1)  # the counters stop there
+    overflows = counted(sums.events, job.hardware)
     runs = run_timings(job.plan, job.hardware)
     counters = {cause: sum(run.cycles_by_cause[cause] for run in runs) for cause in ENGINE_CAUSES}
     return _Expected(
@@ -312,18 +306,10 @@ def _expected(job: _Job, image: Array) -> _Expected:
         counters={
             **counters,
             "cycles": sum(counters.values()),
-            "overflow_events": int(events.sum()),
-            "overflow_outputs": int((sums.events > 0).sum()),
+            "overflow_events": overflows.events,
+            "overflow_outputs": overflows.outputs,
         },
     )
-
-
-def _steps(hardware: Hardware) -> Steps:
-    if hardware.pe.kind == "mac":
-        return "product"
-    if hardware.pe.kind == "ternary":
-        return "ternary"
-    return "terms" if hardware.serial else "parallel_terms"
 
 
 def _compare(job: _Job, expected: _Expected, result: EngineRuns) -> Difference | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -53,6 +53,14 @@ class ChannelTile:
     words: NDArray[np.int64]
     counts: NDArray[np.int32]
     ends: NDArray[np.int64]
+
+    def cut(self, words: Range | None) -> ChannelTile:
+        """Keep a range of the words of a tile of one part (rule E4); None keeps all."""
+        if words is None:
+            return self
+        counts = np.ascontiguousarray(self.counts[:, slice(*words)])
+        kept = self.words[slice(*words)]
+        return replace(self, words=kept, counts=counts, ends=np.array([kept.size]))
 
 
 @dataclass(frozen=True)
@@ -213,14 +221,14 @@ def channel_tiles(step: Step, hardware: Hardware) -> tuple[ChannelTile, ...]:
 
 def _winograd_tiles(geometry: Geometry, counts: NDArray[np.int32]) -> tuple[ChannelTile, ...]:
     """List all words of patches, and count the entries of the parts (rules W1, W3, W4)."""
-    ends = np.cumsum(geometry.part_words)
+    ends, patches = np.cumsum(geometry.part_words), patch_order(geometry)
     ordered = counts[:, word_order(geometry)]
     tiles = []
     for first in range(0, geometry.out_channels, geometry.cols):
         block = ordered[first : first + geometry.cols]
         padded = np.zeros((geometry.cols, ordered.shape[1]), dtype=np.int32)
         padded[: len(block)] = block
-        tiles.append(ChannelTile(first, len(block), patch_order(geometry), padded, ends))
+        tiles.append(ChannelTile(first, len(block), patches, padded, ends))
     return tuple(tiles)
 
 
@@ -491,8 +499,8 @@ class Cutter:
         """Find the longest chunk from `start` that fits: one past its last word, and its block."""
 
         def entries(stop: int) -> NDArray[np.int64]:
-            counts = np.ascontiguousarray(tile.counts[:, start:stop])
-            return kernels.column_entries(counts, np.array([stop - start]))
+            part = tile.cut((start, stop))
+            return kernels.column_entries(part.counts, part.ends)
 
         def fits(stop: int) -> bool:
             held_beats = self._held_beats(stop - start, entries(stop), channels)

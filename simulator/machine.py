@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from golden.errors import InputError
 from golden.network import DTYPES, Conv2D, Network, Tensor, WeightedLayer
-from simulator.cuts import step_geometry
 from simulator.energy import EnergyBreakdown, EnergyTable, layer_energy, load_table, sram_bytes
 from simulator.hardware import Hardware, check_layer_fits
 from simulator.plan import NetworkPlan, StepPlan, plan_network
@@ -310,9 +309,9 @@ class _Values:
             self.stepped[index] = found.runs
             codes = found.outputs.reshape((-1, *output.shape[1:])).astype(DTYPES[output.dtype])
             record = overflow_record(found.accumulators, self.plan.hardware)
-        elif index in self.steps and step_geometry(self.steps[index].step).form:
-            step, hardware = self.steps[index].step, self.plan.hardware
-            codes, record = run_winograd(step, arrays[0], output, hardware)
+        elif index in self.plan.winograd_steps:
+            step = self.plan.winograd_steps[index]
+            codes, record = run_winograd(step, arrays[0], output, self.plan.hardware)
         else:
             codes, record = run_weighted(layer, arrays[0], output, self.plan.hardware)
         self.tensors[layer.outputs[0]] = codes

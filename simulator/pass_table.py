@@ -187,12 +187,8 @@ class Runs:
         return np.array(totals, dtype=np.int64)[which.ravel()]
 
     def _run(self, tiles: Range, words: Range | None, pixel_tiles: int, drain: bool) -> Run:
-        chosen = self.tiles[slice(*tiles)]
-        counts = [tile.counts for tile in chosen]
-        if words is not None:
-            counts = [np.ascontiguousarray(counts[0][:, slice(*words)])]
-        ends = [tile.ends if words is None else np.array(counts[0].shape[1:]) for tile in chosen]
-        filled = [kernels.with_fillers(*each) for each in zip(counts, ends, strict=True)]
+        chosen = [tile.cut(words) for tile in self.tiles[slice(*tiles)]]
+        filled = [kernels.with_fillers(tile.counts, tile.ends) for tile in chosen]
         results = [tile.channels * self.hardware.drain_groups for tile in chosen]
         geometry = step_geometry(self.step)
         if geometry.form:
@@ -210,7 +206,7 @@ class Runs:
         vector = self.step.unit == "vector"
         compute, stall_feed, drained, total = kernels.run_cycles(
             np.concatenate(filled, axis=1),
-            np.cumsum([count.shape[1] for count in counts]),
+            np.cumsum([tile.words.size for tile in chosen]),
             np.array(results, dtype=np.int64),
             pixel_tiles,
             1 if vector else self.hardware.depth,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise, product
 from math import prod
 from typing import Any
@@ -134,6 +135,15 @@ class NetworkPlan:
     def steps(self) -> tuple[Step, ...]:
         """All steps in order."""
         return self.lowered.steps
+
+    @cached_property
+    def winograd_steps(self) -> dict[int, Step]:
+        """Steps that the Winograd units compute, by the index of their layer."""
+        return {
+            step.layer_index: step
+            for step in self.steps
+            if step.geometry is not None and step.geometry.form
+        }
 
 
 def plan_network(network: Network, hardware: Hardware) -> NetworkPlan:

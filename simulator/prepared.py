@@ -80,16 +80,11 @@ class PreparedNetwork:
         self.hardware = hardware
         self.plan = plan_network(self.network, hardware)
         self.timings = time_plan(self.plan)
-        self._winograd = {
-            step.layer_index: step
-            for step in self.plan.steps
-            if step.geometry is not None and step.geometry.form
-        }
         self._products = {
             index: product
             for index, layer in enumerate(network.layers)
             if isinstance(layer, WeightedLayer)
-            and index not in self._winograd
+            and index not in self.plan.winograd_steps
             and (product := _product(layer, network.tensors[layer.inputs[0]], hardware))
         }
 
@@ -118,8 +113,8 @@ class PreparedNetwork:
             elif index in self._products:
                 codes = self._products[index].run(sources[0], output, self.hardware)
                 events[index] = affected[index] = 0
-            elif index in self._winograd:
-                step = self._winograd[index]
+            elif index in self.plan.winograd_steps:
+                step = self.plan.winograd_steps[index]
                 codes, record = run_winograd(step, sources[0], output, self.hardware)
                 events[index], affected[index] = record.events, record.outputs_affected
             else:

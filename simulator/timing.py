@@ -289,14 +289,10 @@ def run_timings(plan: StepPlan, hardware: Hardware) -> list[RunTiming]:
 
 def _run_timing(plan: StepPlan, each: Pass, runs: Runs, pixels: int) -> RunTiming:
     """Time one run, with `pixels` rows of all its pixel tiles that own one."""
-    tiles = plan.tiles[slice(*each.channel_tiles)]
-    counts = [tile.counts for tile in tiles]
-    if each.words is not None:
-        counts = [np.ascontiguousarray(counts[0][:, slice(*each.words)])]
+    tiles = [tile.cut(each.words) for tile in plan.tiles[slice(*each.channel_tiles)]]
     pixel_tiles = each.pixel_tiles[1] - each.pixel_tiles[0]
     run = runs.run(each.channel_tiles, each.words, pixel_tiles, each.drain)
-    ends = [tile.ends if each.words is None else np.array(counts[0].shape[1:]) for tile in tiles]
-    words = pixel_tiles * sum(count.shape[1] for count in counts)
+    words = pixel_tiles * sum(tile.words.size for tile in tiles)
     channels = sum(tile.channels for tile in tiles) if each.drain else 0
     geometry = step_geometry(plan.step)
     results = channels * runs.hardware.drain_groups * pixel_tiles
@@ -309,10 +305,8 @@ def _run_timing(plan: StepPlan, each: Pass, runs: Runs, pixels: int) -> RunTimin
     if geometry.form:
         events += Events(transformed_words=words, summed_results=results * tiles[0].ends.size)
     if plan.step.unit == "array":
-        entries = sum(
-            int(kernels.column_entries(*pair).sum()) for pair in zip(counts, ends, strict=True)
-        )
-        steps = pixels * sum(int(count.sum()) for count in counts)
+        entries = sum(int(kernels.column_entries(tile.counts, tile.ends).sum()) for tile in tiles)
+        steps = pixels * sum(int(tile.counts.sum()) for tile in tiles)
         events += Events(steps=steps, entries=entries * pixel_tiles)
     by_cause = {
         "fill": FILL_CYCLES,

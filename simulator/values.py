@@ -6,11 +6,8 @@ Array layers run their steps in the order of the hardware, many pixels at a time
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import ceil
 from typing import Any, get_args
 
@@ -22,16 +19,12 @@ from simulator import kernels
 from simulator.hardware import Hardware, check_layer_fits
 from simulator.program import Geometry, entry_rule, layer_geometry
 from simulator.results import AccumulatorValues, OverflowRecord
+from simulator.sharing import TASKS_PER_THREAD, THREADS, share_out
 
 Array = NDArray[Any]
 
 LANES = 256
 """Pixels worked on together: fewer cost more in loop overhead, more leave the cache (measured)."""
-
-THREADS = os.cpu_count() or 1
-
-TASKS_PER_THREAD = 4
-"""Parts of a layer for each thread at least, so that none waits long for the others."""
 
 PARALLEL_STEPS = 2_000_000
 """Steps of a layer from which on threads are worth starting."""
@@ -226,7 +219,7 @@ def post_process(
         ]
     )
     threads = THREADS if codes.size > PARALLEL_OUTPUTS else 1
-    _share_out(kernels.post_process, len(contents), threads, contents, parameters, rules, codes)
+    share_out(kernels.post_process, len(contents), threads, contents, parameters, rules, codes)
     return codes.reshape((-1, *output.shape[1:]))
 
 
@@ -372,7 +365,7 @@ def _accumulate_channels(job: _Job, rules: NDArray[np.int64]) -> _Accumulated:
     events, first = (np.zeros(job.size, dtype=np.int32) for _ in range(2))
     persistent = np.zeros(job.size, dtype=np.bool_)
     tallies = np.zeros((job.tasks, 5), dtype=np.int64)
-    _share_out(
+    share_out(
         kernels.accumulate,
         job.tasks,
         job.threads,
@@ -397,23 +390,10 @@ def _count_channels(job: _Job, rules: NDArray[np.int64]) -> tuple[int, Array, ND
     tallies = np.zeros((job.tasks, 3), dtype=np.int64)
     if job.dtype is np.int32:  # no prefix leaves 31 bits, and the kernel's limits must be int32
         rules = np.clip(rules, -(1 << 30), (1 << 30) - 1)
-    _share_out(
+    share_out(
         kernels.count_overflows, job.tasks, job.threads, *job.arguments, rules, value, tallies
     )
     return job.pixels, value, tallies
-
-
-def _share_out(kernel: Callable[..., None], tasks: int, threads: int, *arguments: object) -> None:
-    """Run kernel(first, last, *arguments) over all tasks; it must release Python's lock."""
-    if threads == 1:
-        kernel(0, tasks, *arguments)
-        return
-    parts = min(tasks, TASKS_PER_THREAD * threads)
-    ends = [tasks * i // parts for i in range(parts + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        runs = [pool.submit(kernel, first, last, *arguments) for first, last in pairwise(ends)]
-        for run in runs:
-            run.result()
 
 
 def _operands(x: Array, zero_point: int) -> tuple[Array, int]:

@@ -6,11 +6,7 @@ is loops. Weights are transformed with the row-minimal G, as the hardware gets t
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,13 +15,10 @@ from numpy.typing import NDArray
 from golden.errors import InputError
 from golden.network import Conv2D, Padding
 from simulator import winograd_kernels as kernels
+from simulator.sharing import THREADS, share_out
 from simulator.winograd import FORMS, Form
 
 Array = NDArray[Any]
-
-THREADS = os.cpu_count() or 1
-
-TASKS_PER_THREAD = 4
 
 PARALLEL_WORK = 2_000_000
 """Products or elements from which on threads are worth starting."""
@@ -62,7 +55,7 @@ def winograd_accumulators(
     _check(layer, name, bits, form.shift)
     weights = layer.weights.astype(np.int64) - layer.weight_zero_point
     operands = x.astype(np.int64) - layer.input_zero_point
-    y = np.empty(_output_shape(layer, x), dtype=np.int64)
+    y = np.empty(output_shape(layer, x), dtype=np.int64)
     if not y.size:
         return y
     dtype, valid = _number(weights, operands, form, bits)
@@ -72,10 +65,11 @@ def winograd_accumulators(
     samples = max(1, BLOCK_ELEMENTS // per_sample)
     for start in range(0, len(x), samples):
         block = operands[start : start + samples]
-        V = _transform_inputs(layer, block, form, dtype)
+        V = transform_inputs(layer, block, form, dtype)
         M = np.empty((*V.shape[:2], len(weights)), dtype=dtype)
-        _share_out(kernels.channel_sums, len(V), M.size * U.shape[1], V, U, layer.groups, M)
-        _transform_outputs(layer, M, form, valid, y[start : start + samples])
+        threads = _threads(M.size * U.shape[1])
+        share_out(kernels.channel_sums, len(V), threads, V, U, layer.groups, M)
+        transform_outputs(M, form, valid, y[start : start + samples])
     return y
 
 
@@ -120,7 +114,7 @@ def part_layer(
     weights = layer.weights.astype(np.int64) - layer.weight_zero_point
     K, _, _, C = weights.shape
     U = _transform_weights(weights, form, np.dtype(np.int32))
-    V = _transform_inputs(
+    V = transform_inputs(
         layer, x.astype(np.int64) - layer.input_zero_point, form, np.dtype(np.int32)
     )
     chunks = -(-C // chunk_channels)
@@ -157,14 +151,15 @@ def part_outputs(layer: Conv2D, x: Array, name: str, parts: Array, bits: int) ->
     """
     form = FORMS[name]
     _check(layer, name, bits, form.shift)
-    y = np.empty(_output_shape(layer, x), dtype=np.int64)
+    y = np.empty(output_shape(layer, x), dtype=np.int64)
     tiles, products, K = int(np.prod(parts.shape[:3])), len(form.inputs) ** 2, len(layer.weights)
     sums = parts.reshape(tiles, products, -1, K).sum(axis=2)
-    _transform_outputs(layer, np.ascontiguousarray(sums.swapaxes(0, 1)), form, bits, y)
+    transform_outputs(np.ascontiguousarray(sums.swapaxes(0, 1)), form, bits, y)
     return y
 
 
-def _output_shape(layer: Conv2D, x: Array) -> tuple[int, int, int, int]:
+def output_shape(layer: Conv2D, x: Array) -> tuple[int, int, int, int]:
+    """Shape of what 3 x 3 kernels make of (N, H, W, C) codes."""
     (N, H, W, _), pad = x.shape, layer.padding
     height, width = H + pad.top + pad.bottom - 2, W + pad.left + pad.right - 2
     return N, max(0, height), max(0, width), len(layer.weights)
@@ -172,7 +167,7 @@ def _output_shape(layer: Conv2D, x: Array) -> tuple[int, int, int, int]:
 
 def _grid(layer: Conv2D, x: Array, form: Form) -> tuple[int, int]:
     """Rows and columns of tiles."""
-    _, height, width, _ = _output_shape(layer, x)
+    _, height, width, _ = output_shape(layer, x)
     pitch = len(form.sums)
     return -(-height // pitch), -(-width // pitch)
 
@@ -182,33 +177,31 @@ def _transform_weights(weights: Array, form: Form, dtype: np.dtype[Any]) -> Arra
     K, _, _, C = weights.shape
     U = np.empty((len(form.inputs) ** 2, C, K), dtype=dtype)
     by_channel = np.ascontiguousarray(weights.transpose(3, 1, 2, 0))
-    _share_out(kernels.transform_weights, C, U.size, by_channel, form.weights, U)
+    share_out(kernels.transform_weights, C, _threads(U.size), by_channel, form.weights, U)
     return U
 
 
-def _transform_inputs(layer: Conv2D, operands: Array, form: Form, dtype: np.dtype[Any]) -> Array:
-    """V, (products, tiles, in_channels); tiles number through samples, rows and columns."""
+def transform_inputs(layer: Conv2D, operands: Array, form: Form, dtype: np.dtype[Any]) -> Array:
+    """Make V, (products, tiles, in_channels); tiles count through samples, rows and columns."""
     grid = _grid(layer, operands, form)
     tiles = len(operands) * grid[0] * grid[1]
     V = np.empty((len(form.inputs) ** 2, tiles, operands.shape[3]), dtype=dtype)
     corner = (layer.padding.top, layer.padding.left)
-    _share_out(
-        kernels.transform_inputs, tiles, V.size,
+    share_out(
+        kernels.transform_inputs, tiles, _threads(V.size),
         operands, corner, len(form.sums), grid, form.inputs, V,
     )  # fmt: skip
     return V
 
 
-def _transform_outputs(
-    layer: Conv2D, M: Array, form: Form, valid: int, y: NDArray[np.int64]
-) -> None:
-    """Write y; M is right modulo 2**valid."""
+def transform_outputs(M: Array, form: Form, valid: int, y: NDArray[np.int64]) -> None:
+    """Write y, (N, P, Q, out_channels), from M, (products, tiles, out_channels) modulo 2**valid."""
     pitch = len(form.sums)
     grid = (-(-y.shape[1] // pitch), -(-y.shape[2] // pitch))
     inverse = pow(form.odd, -1, 1 << 64)
     signed_inverse = inverse - (1 << 64) if inverse >> 63 else inverse
-    _share_out(
-        kernels.transform_outputs, M.shape[1], M.size,
+    share_out(
+        kernels.transform_outputs, M.shape[1], _threads(M.size),
         M, form.sums, grid, form.shift, signed_inverse, valid - form.shift, y,
     )  # fmt: skip
 
@@ -245,15 +238,5 @@ def _number(
     return np.dtype(np.float64 if exact else np.int64), bits or 64
 
 
-def _share_out(kernel: Callable[..., None], tasks: int, work: int, *arguments: object) -> None:
-    """Run kernel(first, last, *arguments) over all tasks; it must release Python's lock."""
-    threads = THREADS if work > PARALLEL_WORK else 1
-    if threads == 1:
-        kernel(0, tasks, *arguments)
-        return
-    parts = min(tasks, TASKS_PER_THREAD * threads)
-    ends = [tasks * i // parts for i in range(parts + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        runs = [pool.submit(kernel, first, last, *arguments) for first, last in pairwise(ends)]
-        for run in runs:
-            run.result()
+def _threads(work: int) -> int:
+    return THREADS if work > PARALLEL_WORK else 1

@@ -50,6 +50,7 @@ def accumulate_winograd(
     accumulator: Accumulator,
     chunk_channels: int,
     steps: Steps = "product",
+    terms: int | None = None,
 ) -> ArrayResult:
     """Accumulate every part of a Winograd layer step by step.
 
@@ -63,8 +64,8 @@ def accumulate_winograd(
         Its result must be wider than the transform's shift.
     chunk_channels : int
         Input channels of a part, at least 1; the last part of a group has what is left.
-    steps : Steps
-        What one step adds, of the transformed weights.
+    steps, terms
+        What one step adds, of the transformed weights (`golden.accumulate.step_coefficients`).
 
     Raises
     ------
@@ -99,6 +100,7 @@ def accumulate_winograd(
                 slice(start, min(start + chunk_channels, C)),
                 accumulator,
                 steps,
+                terms,
             )
             for start in starts
         ]
@@ -123,6 +125,7 @@ def _part(
     chunk: slice,
     accumulator: Accumulator,
     steps: Steps,
+    terms: int | None,
 ) -> AccumulateResult:
     """One product and chunk of all tiles and channels: records of (tiles, out_channels)."""
     K, C = U.shape
@@ -131,7 +134,7 @@ def _part(
     for g in range(groups):
         rows = V[..., g * C : (g + 1) * C][..., chunk].reshape(-1, chunk.stop - chunk.start)
         dense = _dense(U[g * width : (g + 1) * width, chunk])
-        results.append(accumulate_layer(dense, rows, accumulator, steps))
+        results.append(accumulate_layer(dense, rows, accumulator, steps, terms))
 
     def joined(name: str) -> Array:
         return np.concatenate([getattr(result, name) for result in results], axis=1)
