@@ -25,8 +25,8 @@ from golden.network import (
     Tensor,
     WeightedLayer,
 )
-from simulator import kernels
 from simulator.cuts import step_geometry
+from simulator.events import run_events, transfer_events
 from simulator.hardware import Hardware
 from simulator.lowering import Step
 from simulator.pass_table import Runs
@@ -218,7 +218,7 @@ def _time_program(
     cycles = [run.cycles for step in timed for run in step]
     operations = program_operations(program, cycles, hardware)
     found = scheduler(operations, bus_of(hardware))
-    moved = _transfer_events(operations, hardware)
+    moved = transfer_events(operations, hardware)
     return [
         _step_timing(step, int(cycles), causes, events)
         for step, cycles, causes, events in zip(
@@ -239,30 +239,6 @@ def _step_timing(
             by_cause[cause] += count * spent
         events += same[key].events * count
     return LayerTiming(cycles, by_cause, events)
-
-
-def _transfer_events(operations: Operations, hardware: Hardware) -> list[Events]:
-    """Bytes that the bus moves for each step."""
-    ops = operations
-    weights = ops.weight_beats * hardware.beat_bytes
-    operands = 1 + (ops.second_offset >= 0)
-    loads = ops.load_segments * ops.load_words * operands * hardware.word_bytes
-    stores = ops.store_segments * ops.store_words * hardware.word_bytes
-    descriptors = np.full_like(weights, hardware.descriptor_bytes)
-    totals = [
-        np.bincount(ops.layer, column).astype(np.int64).tolist()
-        for column in (weights, loads, stores, weights + loads + descriptors)
-    ]
-    return [
-        Events(
-            weight_load_bytes=weight,
-            activation_load_bytes=load,
-            output_store_bytes=store,
-            dram_read_bytes=read,
-            dram_write_bytes=store,
-        )
-        for weight, load, store, read in zip(*totals, strict=True)
-    ]
 
 
 # -- runs of the engine ---------------------------------------------------------------------------
@@ -292,22 +268,7 @@ def _run_timing(plan: StepPlan, each: Pass, runs: Runs, pixels: int) -> RunTimin
     tiles = [tile.cut(each.words) for tile in plan.tiles[slice(*each.channel_tiles)]]
     pixel_tiles = each.pixel_tiles[1] - each.pixel_tiles[0]
     run = runs.run(each.channel_tiles, each.words, pixel_tiles, each.drain)
-    words = pixel_tiles * sum(tile.words.size for tile in tiles)
-    channels = sum(tile.channels for tile in tiles) if each.drain else 0
-    geometry = step_geometry(plan.step)
-    results = channels * runs.hardware.drain_groups * pixel_tiles
-    events = Events(
-        window_words=words,
-        feed_words=words,
-        parameter_reads=results * geometry.tile_outputs,
-        output_codes=channels * pixels * geometry.tile_outputs,
-    )
-    if geometry.form:
-        events += Events(transformed_words=words, summed_results=results * tiles[0].ends.size)
-    if plan.step.unit == "array":
-        entries = sum(int(kernels.column_entries(tile.counts, tile.ends).sum()) for tile in tiles)
-        steps = pixels * sum(int(tile.counts.sum()) for tile in tiles)
-        events += Events(steps=steps, entries=entries * pixel_tiles)
+    events = run_events(plan.step, tiles, each.drain, pixel_tiles, pixels, runs.hardware)
     by_cause = {
         "fill": FILL_CYCLES,
         "compute": run.compute,
