@@ -48,14 +48,24 @@ winograd_option = click.option(
     type=click.Choice(["auto", "off", "f2", "f4"]),
     help="Winograd units, added where there are none: for 3 x 3 layers.",
 )
+winograd_by_option = click.option(
+    "--winograd-by",
+    type=click.Choice(["cycles", "energy"]),
+    help="What --winograd auto makes small, layer by layer.",
+)
 
 
-def machine_of(name: str, winograd: str | None) -> Hardware:
+def machine_of(name: str, winograd: str | None, winograd_by: str | None) -> Hardware:
     """Read a hardware description, and give it the Winograd units that are asked for."""
     from simulator.hardware import load_hardware, with_winograd
 
+    if winograd_by is not None and winograd != "auto":
+        raise InputError(
+            f"--winograd-by {winograd_by} is how --winograd auto chooses, but --winograd is"
+            f" {winograd or 'not given'}; add --winograd auto, or leave --winograd-by out"
+        )
     machine = load_hardware(name)
-    return machine if winograd is None else with_winograd(machine, winograd)
+    return machine if winograd is None else with_winograd(machine, winograd, winograd_by)
 
 
 @cli.command()
@@ -67,6 +77,7 @@ def machine_of(name: str, winograd: str | None) -> Hardware:
     help="Project the weights first.",
 )  # fmt: skip
 @winograd_option
+@winograd_by_option
 @click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
 @click.option("--csv", "csv_path", metavar="FILE", help="One row a layer ('-' prints it).")
 @click.option("--plot", "plot_path", metavar="FILE", help="Cycles and roofline (png, svg, pdf).")
@@ -78,6 +89,7 @@ def run(
     inputs: tuple[str, ...],
     weights: str,
     winograd: str | None,
+    winograd_by: str | None,
     json_path: str | None,
     csv_path: str | None,
     plot_path: str | None,
@@ -102,7 +114,7 @@ def run(
     if stepped and no_values:
         raise InputError("--stepped moves real data through the array; leave --no-values out")
     network = load_model(model)
-    machine = machine_of(hardware, winograd)
+    machine = machine_of(hardware, winograd, winograd_by)
     samples = None
     if inputs:
         samples = load_samples(network, inputs)
@@ -708,6 +720,7 @@ def finetune(
     help="Project the weights first.",
 )  # fmt: skip
 @winograd_option
+@winograd_by_option
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random layers.")
 @click.option(
     "--simulator",
@@ -742,6 +755,7 @@ def verify(
     inputs: tuple[str, ...],
     weights: str,
     winograd: str | None,
+    winograd_by: str | None,
     seed: int,
     simulator: Simulator,
     stall_percent: int,
@@ -780,13 +794,13 @@ def verify(
         raise InputError("--rtl runs layers of its own; leave MODEL, --layer and --input out")
     if drawn and (count is None or engine or contract is not None):
         raise InputError("--hardware random goes with --random N and whole networks; name a preset")
-    if winograd is not None and (drawn or engine):
+    if (winograd or winograd_by) is not None and (drawn or engine):
         raise InputError("--winograd is of whole programs on hardware that you name; leave it out")
     if witness and (count is not None or inputs or contract is not None):
         raise InputError("--witness makes its own inputs; leave --random, --input and --rtl out")
     if stall_percent and (engine or contract is not None):
         raise InputError("--stalls pauses the memory of the whole accelerator; leave it out here")
-    machine = None if drawn else machine_of(hardware, winograd)
+    machine = None if drawn else machine_of(hardware, winograd, winograd_by)
     with progress_bar() as progress:
         if machine is None:
             summary = verify_random_networks(
@@ -831,6 +845,7 @@ def verify(
     help="Project the weights first.",
 )  # fmt: skip
 @winograd_option
+@winograd_by_option
 @click.option("-o", "--output", "folder", required=True, metavar="DIR", help="New or empty folder.")
 def export(
     model: str | None,
@@ -838,6 +853,7 @@ def export(
     inputs: tuple[str, ...],
     weights: str,
     winograd: str | None,
+    winograd_by: str | None,
     folder: str,
 ) -> None:
     """Write Verilog, memory image and bench of MODEL.
@@ -849,7 +865,8 @@ def export(
     """
     from napier.exporting import export_model
 
-    click.echo(export_model(model, machine_of(hardware, winograd), inputs, weights, folder).text())
+    machine = machine_of(hardware, winograd, winograd_by)
+    click.echo(export_model(model, machine, inputs, weights, folder).text())
 
 
 @cli.command()

@@ -151,6 +151,10 @@ class Winograd(_Table):
         Literal["auto", "off", "f2", "f4"],
         Field(description="the form that layers are computed with, where they can be"),
     ] = "auto"
+    choose_by: Annotated[
+        Literal["cycles", "energy"],
+        Field(description='what winograd.use = "auto" makes small, layer by layer'),
+    ] = "cycles"
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
@@ -548,7 +552,7 @@ def hardware_from_dict(settings: Mapping[str, Any]) -> Hardware:
         raise HardwareError(_sentence(error)) from None
 
 
-def with_winograd(hardware: Hardware, use: str) -> Hardware:
+def with_winograd(hardware: Hardware, use: str, choose_by: str | None = None) -> Hardware:
     """Let layers be computed as `use` says, by units that the hardware gets where it has none.
 
     Parameters
@@ -557,11 +561,13 @@ def with_winograd(hardware: Hardware, use: str) -> Hardware:
     use : str
         ``auto``, ``off``, ``f2`` or ``f4``, as in `winograd.use`. Where the units lack the form
         they get it, for ``auto`` both forms, and the name says so.
+    choose_by : str or None
+        ``cycles`` or ``energy``, as in `winograd.choose_by`; None leaves that as it is.
 
     Raises
     ------
     HardwareError
-        Another `use`, or widths that the units make too large.
+        Another `use` or `choose_by`, or widths that the units make too large.
     """
     settings = hardware.model_dump()
     winograd, forms = settings["winograd"], hardware.winograd.names
@@ -571,6 +577,8 @@ def with_winograd(hardware: Hardware, use: str) -> Hardware:
         winograd["forms"] = "both" if len(wanted) == 2 else wanted[0]
         settings["name"] = f"{hardware.name}+{'+'.join(wanted)}"
     winograd["use"] = use
+    if choose_by is not None:
+        winograd["choose_by"] = choose_by
     return hardware_from_dict(settings)
 
 

@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from golden.errors import HardwareError
 from golden.network import Network
 from simulator.cuts import ChannelTile, Cut, Cutter, capacity, step_geometry
+from simulator.energy import layer_energy, load_table
+from simulator.events import cut_events, transfer_events
 from simulator.hardware import Hardware
 from simulator.lowering import Layout, Lowered, Step, layout, lower
 from simulator.pass_table import PassTable, Places, Runs, blocks_of, operations, tabulate
 from simulator.passes import Load, Pass, Range, Store, WeightBlock
-from simulator.transfers import bus_of, schedule
+from simulator.transfers import Operations, bus_of, schedule
 from simulator.winograd import winograd_step
 
 ALIGNMENT_BYTES = 4096
@@ -179,7 +181,48 @@ def plan_step(step: Step, lowered: Lowered, hardware: Hardware) -> NetworkPlan:
     return _plan(replace(lowered, steps=(step,)), hardware)
 
 
-def choose_cut(step: Step, hardware: Hardware) -> Cut:
+@dataclass(frozen=True)
+class Alone:
+    """A cut as a program of one step, which is how cuts and algorithms are compared.
+
+    Parameters
+    ----------
+    cut : Cut
+    hardware : Hardware
+    runs : Runs
+        Of this step; cuts share them.
+    """
+
+    cut: Cut
+    hardware: Hardware
+    runs: Runs
+
+    @cached_property
+    def cycles(self) -> int:
+        """Cycles of the program (rules T4 to T10)."""
+        return schedule(self._operations, bus_of(self.hardware)).cycles
+
+    @cached_property
+    def energy_pj(self) -> float:
+        """Energy of the program, external memory included (`simulator.energy`)."""
+        hardware, form = self.hardware, step_geometry(self.cut.step).form
+        (moved,) = transfer_events(self._operations, hardware)
+        events = cut_events(self.cut, hardware) + moved
+        table = load_table(hardware.energy.table)
+        return layer_energy(events, hardware, table, self.cycles, form).total
+
+    @cached_property
+    def _operations(self) -> Operations:
+        cut, hardware = self.cut, self.hardware
+        blocks = np.array([block.beats * hardware.beat_bytes for block in blocks_of(cut)])
+        ends = np.cumsum(-(-blocks // ALIGNMENT_BYTES) * ALIGNMENT_BYTES).tolist()
+        # Where tensors lie does not matter: they all begin at multiples of 4096.
+        places = Places((0,) * cut.step.operands, 0, (0, *ends[:-1]))
+        table = tabulate(cut, hardware, places)
+        return operations(table, cut, self.runs.cycles(table, cut), places, hardware)
+
+
+def choose_cut(step: Step, hardware: Hardware) -> Alone:
     """Cut a step as rule T3 says: the fewest cycles of all cuts that move no more than the largest.
 
     Raises
@@ -189,14 +232,12 @@ def choose_cut(step: Step, hardware: Hardware) -> Cut:
     """
     cutter = Cutter(step, hardware)
     most = capacity(hardware)
-    best = cutter.cut(most)
+    largest = cutter.cut(most)
+    best = Alone(largest, hardware, Runs(largest, hardware))
     if hardware.halves == 1:
         return best
-    runs = Runs(best, hardware)
-    fewest = cycles_alone(best, hardware, runs)
-    limit_bytes = best.moved_bytes
     tried = {most}
-    seen = {(best.groups, best.strips)}
+    seen = {(largest.groups, largest.strips)}
     for weight_share, pixel_share in product(SHARES, SHARES):
         limit = cutter.share(most, weight_share, pixel_share)
         if limit in tried:
@@ -206,32 +247,21 @@ def choose_cut(step: Step, hardware: Hardware) -> Cut:
             cut = cutter.cut(limit)
         except HardwareError:  # so small a part holds no pass at all
             continue
-        if cut.moved_bytes > limit_bytes or (cut.groups, cut.strips) in seen:
+        if cut.moved_bytes > largest.moved_bytes or (cut.groups, cut.strips) in seen:
             continue
         seen.add((cut.groups, cut.strips))
-        cycles = cycles_alone(cut, hardware, runs)
-        if cycles < fewest:
-            best, fewest = cut, cycles
+        other = Alone(cut, hardware, best.runs)
+        if other.cycles < best.cycles:
+            best = other
     return best
-
-
-def cycles_alone(cut: Cut, hardware: Hardware, runs: Runs | None = None) -> int:
-    """Cycles of a program of one step (rules T4 to T10)."""
-    runs = Runs(cut, hardware) if runs is None else runs
-    blocks = np.array([block.beats * hardware.beat_bytes for block in blocks_of(cut)])
-    ends = np.cumsum(-(-blocks // ALIGNMENT_BYTES) * ALIGNMENT_BYTES).tolist()
-    # Where tensors lie does not matter: they all begin at multiples of 4096.
-    places = Places((0,) * cut.step.operands, 0, (0, *ends[:-1]))
-    table = tabulate(cut, hardware, places)
-    each = operations(table, cut, runs.cycles(table, cut), places, hardware)
-    return schedule(each, bus_of(hardware)).cycles
 
 
 def choose_step(step: Step, hardware: Hardware) -> Cut:
     """Cut a step, computed directly or by the Winograd units as `winograd.use` says.
 
-    ``auto`` takes what has the fewest cycles alone, direct where two have as many. A form that
-    cannot compute a step, or that does not fit the buffers (rule W7), is passed over.
+    ``auto`` takes what has the fewest cycles alone, or the least energy alone where
+    `winograd.choose_by` says so; direct where two are equal. A form that cannot compute a step, or
+    that does not fit the buffers (rule W7), is passed over.
 
     Raises
     ------
@@ -251,10 +281,18 @@ def choose_step(step: Step, hardware: Hardware) -> Cut:
         except HardwareError:
             reason = "its streams, or rows of tiles, do not fit the buffers"
     if found and use != "auto":
-        return found[0]
-    reason = "it takes no more cycles directly" if found else reason
+        return found[0].cut
+    by_energy = hardware.winograd.choose_by == "energy"
+    if found:
+        reason = f"it takes no more {'energy' if by_energy else 'cycles'} directly"
     direct = choose_cut(replace(step, reason=reason), hardware)
-    return min([direct, *found], key=lambda cut: cycles_alone(cut, hardware)) if found else direct
+    if not found:
+        return direct.cut
+
+    def cost(alone: Alone) -> float:
+        return alone.energy_pj if by_energy else alone.cycles
+
+    return min([direct, *found], key=cost).cut
 
 
 def _plan(lowered: Lowered, hardware: Hardware) -> NetworkPlan:

@@ -153,3 +153,23 @@ def test_real_layers_equal_the_direct_sum_at_the_proved_width_and_stay_in_their_
             assert found.lo[stage].min() <= values.min()
             assert values.max() <= found.hi[stage].max()
     assert computed == 4
+
+
+def test_run_takes_what_auto_shall_make_small_and_says_why_a_layer_is_direct(napier):
+    done = napier(
+        *("run", "--no-values", "--hardware", "mac4x4", "--winograd", "auto"),
+        *("--winograd-by", "energy", "--json", "-"),
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["hardware"]["winograd"]["choose_by"] == "energy"
+    direct = [layer for layer in document["layers"] if layer["unit"] == "array"]
+    assert {layer["algorithm"] for layer in direct} == {"direct"}
+    assert "it takes no more energy directly" in {layer["algorithm_reason"] for layer in direct}
+
+
+@pytest.mark.parametrize("given", [[], ["--winograd", "f2"]])
+def test_what_auto_makes_small_without_auto_is_refused(napier, given):
+    done = napier("run", "--no-values", *given, "--winograd-by", "energy")
+    assert done.returncode == 2
+    assert "add --winograd auto, or leave --winograd-by out" in done.stderr

@@ -1,5 +1,6 @@
 """Layers that the Winograd units compute: values against golden, cycles against stepped."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import winograd_cases as cases
 
 from golden.errors import HardwareError
+from golden.network import Padding
 from golden.run import run
 from rtl_models.reference import golden_network, winograd_forms
+from simulator.energy import DEFAULT_TABLE, TABLES
 from simulator.hardware import hardware_from_dict, load_hardware, with_winograd
 from simulator.machine import simulate
 from simulator.plan import plan_network
@@ -74,6 +77,49 @@ def test_auto_never_changes_an_output(preset):
         assert (result.outputs[0] == run(network, [x]).outputs[0]).all()
     # Some layers are direct, some not; repeated units never pay on a ternary array (W10).
     assert (len(forms) > 1) == (preset != "ternary4x4")
+
+
+@pytest.mark.parametrize("preset", cases.PRESETS)
+def test_auto_takes_the_fewest_cycles_or_the_least_energy_of_the_reports(preset):
+    rng = np.random.default_rng([7, cases.PRESETS.index(preset)])
+    for network, hardware, _ in plans(rng, preset, "f2", 4, acc_bits=32, spill_interval=0):
+        for choose_by in ("cycles", "energy"):
+            reports = []
+            for use in ("off", *hardware.winograd.names, "auto"):
+                result = simulate(network, with_winograd(hardware, use, choose_by), values=False)
+                reports.append(result.cycles if choose_by == "cycles" else result.energy_pj)
+            assert reports[-1] == pytest.approx(min(reports), rel=1e-12)
+
+
+def test_auto_by_energy_follows_the_energy_table(tmp_path):
+    # F2 takes 16 steps where 36 are direct. The shipped table charges for memory, of which F2 uses
+    # more; where only multiplying costs, F2 is the cheaper.
+    rng = np.random.default_rng(8)
+    network = cases.network(rng, "mac4x4")
+    weights = rng.integers(1, 100, (4, 3, 3, 4)).astype(np.int8)
+    rule = replace(network.layers[0].requantization, multiplier=np.array([1 << 30], np.int32))
+    layer = replace(
+        network.layers[0], weights=weights, bias=None, padding=Padding(1, 1, 1, 1),
+        requantization=replace(rule, shift=np.array([-9], np.int32)),
+    )  # fmt: skip
+    tensors = tuple(replace(tensor, shape=(1, 12, 12, 4)) for tensor in network.tensors)
+    network = replace(network, tensors=tensors, layers=(layer,))
+    text = (TABLES / f"{DEFAULT_TABLE}.toml").read_text()
+    free = re.sub(r"(fj_per_bit|pj_per_byte) = [\d.]+", r"\1 = 0.0", text)
+    free = re.sub(r"fj_per_bit = \[.*\]", "fj_per_bit = [1e-9, 1e-9, 1e-9]", free)
+    table = tmp_path / "multipliers.toml"
+    table.write_text(free)
+    found = {}
+    for name in ("default", str(table)):
+        settings = load_hardware("mac4x4").model_dump()
+        settings["energy"]["table"] = name
+        settings["array"]["acc_bits"] = 32
+        hardware = with_winograd(hardware_from_dict(settings), "auto", "energy")
+        found[name] = simulate(network, hardware, values=False).layers[0]
+    assert (found["default"].algorithm, found["default"].reason) == (
+        "direct", "it takes no more energy directly",
+    )  # fmt: skip
+    assert found[str(table)].algorithm != "direct"
 
 
 def test_a_run_of_one_tile_takes_the_cycles_of_the_rules():
