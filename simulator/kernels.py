@@ -450,8 +450,33 @@ def build_steps(
 
 
 @jit
+def fill_planes(
+    x: NDArray[np.int8], zero_point: int, top: int, left: int, planes: NDArray[np.int16]
+) -> None:
+    """Lay activations minus their zero point out by channel, with the padding around them.
+
+    Parameters
+    ----------
+    x : (N, H, W, in_channels), any integer type
+    zero_point, top, left : int
+    planes : (N, in_channels, rows, columns), any integer type
+        Zeros; x[n, y, x, c] is written to planes[n, c, y + top, x + left], if it is there.
+    """
+    images, height, width, channels = x.shape
+    height, width = min(height, planes.shape[2] - top), min(width, planes.shape[3] - left)
+    for n in range(images):
+        for iy in range(height):
+            # Blocks, so that the lines read stay in the first-level cache.
+            for c0 in range(0, channels, 32):
+                for x0 in range(0, width, 256):
+                    for c in range(c0, min(c0 + 32, channels)):
+                        for ix in range(x0, min(x0 + 256, width)):
+                            planes[n, c, top + iy, left + ix] = x[n, iy, ix, c] - zero_point
+
+
+@jit
 def _gather_operands(
-    x: NDArray[np.int16],
+    planes: NDArray[np.int16],
     window: NDArray[np.int64],
     first_pixel: int,
     count: int,
@@ -460,27 +485,31 @@ def _gather_operands(
 ) -> None:
     """Copy the operands of `count` pixels: operands[tap * in_channels + channel, pixel].
 
-    `window` is (out_height, out_width, kernel_height, kernel_width, stride_y, stride_x, dilation_y,
-    dilation_x, pad_top, pad_left); padded taps are 0. Only `channels` of each tap are written.
+    `planes` are those of `fill_planes`, `window` is (out_height, out_width, kernel_height,
+    kernel_width, stride_y, stride_x, dilation_y, dilation_x). Only `channels` are written.
     """
-    _, height, width, in_channels = x.shape
+    in_channels = planes.shape[1]
     out_height, out_width, kernel_height, kernel_width = window[0], window[1], window[2], window[3]
-    for ky in range(kernel_height):
-        for kx in range(kernel_width):
-            row = (ky * kernel_width + kx) * in_channels
-            # 32 channels at a time, so that the lines written stay in the first-level cache.
-            for c0 in range(channels[0], channels[1], 32):
-                c1 = min(c0 + 32, channels[1])
-                for j in range(count):
-                    image, pixel = divmod(first_pixel + j, out_height * out_width)
-                    iy = (pixel // out_width) * window[4] - window[8] + ky * window[6]
-                    ix = (pixel % out_width) * window[5] - window[9] + kx * window[7]
-                    if 0 <= iy < height and 0 <= ix < width:
-                        for c in range(c0, c1):
-                            operands[row + c, j] = x[image, iy, ix, c]
+    stride = window[5]
+    j = 0
+    while j < count:  # pixels of one output row at a time
+        image, pixel = divmod(first_pixel + j, out_height * out_width)
+        oy, ox = divmod(pixel, out_width)
+        part = min(out_width - ox, count - j)
+        for ky in range(kernel_height):
+            iy = oy * window[4] + ky * window[6]
+            for kx in range(kernel_width):
+                ix = ox * stride + kx * window[7]
+                row = (ky * kernel_width + kx) * in_channels
+                for c in range(channels[0], channels[1]):
+                    source, target = planes[image, c, iy, ix:], operands[row + c, j:]
+                    if stride == 1:  # a plain copy, many at once
+                        for i in range(part):
+                            target[i] = source[i]
                     else:
-                        for c in range(c0, c1):
-                            operands[row + c, j] = 0
+                        for i in range(part):
+                            target[i] = source[i * stride]
+        j += part
 
 
 @jit
@@ -590,7 +619,7 @@ def _exact(
 def _task_operands(
     task: int,
     tasks: int,
-    x: NDArray[np.int16],
+    planes: NDArray[np.int16],
     window: NDArray[np.int64],
     groups: int,
     shape: tuple[int, int, int],
@@ -611,24 +640,24 @@ def _task_operands(
     tile, block = task // blocks, task % blocks
     first_channel = out_channels * block // blocks
     last_channel = out_channels * (block + 1) // blocks
-    count = min(lanes, x.shape[0] * window[0] * window[1] - tile * lanes)
+    count = min(lanes, planes.shape[0] * window[0] * window[1] - tile * lanes)
     width = (count + 15) // 16 * 16
-    operands = np.zeros((window[2] * window[3] * x.shape[3], width), dtype=x.dtype)
+    operands = np.zeros((window[2] * window[3] * planes.shape[1], width), dtype=planes.dtype)
     if first_channel < last_channel:
         out_group = out_channels // groups
-        group_channels = x.shape[3] // groups
+        group_channels = planes.shape[1] // groups
         inputs = (
             first_channel // out_group * group_channels,
             ((last_channel - 1) // out_group + 1) * group_channels,
         )
-        _gather_operands(x, window, tile * lanes, count, inputs, operands)
+        _gather_operands(planes, window, tile * lanes, count, inputs, operands)
     return tile, first_channel, last_channel, count, operands
 
 
 @jit
 def _accumulate_task(
     task: int,
-    x: NDArray[np.int16],
+    planes: NDArray[np.int16],
     window: NDArray[np.int64],
     groups: int,
     rows: NDArray[np.uint32],
@@ -645,7 +674,7 @@ def _accumulate_task(
 ) -> None:
     """Run one task of `accumulate`."""
     tile, first_channel, last_channel, count, operands = _task_operands(
-        task, tallies.shape[0], x, window, groups, value.shape
+        task, tallies.shape[0], planes, window, groups, value.shape
     )
     width = operands.shape[1]
     total = np.empty(width, dtype=value.dtype)
@@ -688,7 +717,7 @@ def _accumulate_task(
 def accumulate(
     first_task: int,
     last_task: int,
-    x: NDArray[np.int16],
+    planes: NDArray[np.int16],
     window: NDArray[np.int64],
     groups: int,
     rows: NDArray[np.uint32],
@@ -712,9 +741,9 @@ def accumulate(
     ----------
     first_task, last_task : int
         The tasks to run, the last one excluded; threads share them out.
-    x : (N, H, W, in_channels) int16 or int32
-        Activations minus their zero point.
-    window : (10,) int64
+    planes : (N, in_channels, rows, columns) int16 or int32
+        See `fill_planes`.
+    window : (8,) int64
         See `_gather_operands`.
     groups : int
     rows, factors, starts
@@ -734,7 +763,7 @@ def accumulate(
     for task in range(first_task, last_task):
         _accumulate_task(
             task,
-            x,
+            planes,
             window,
             groups,
             rows,
@@ -804,7 +833,7 @@ def _contents(
 @jit
 def _count_task(
     task: int,
-    x: NDArray[np.int16],
+    planes: NDArray[np.int16],
     window: NDArray[np.int64],
     groups: int,
     rows: NDArray[np.uint32],
@@ -816,7 +845,7 @@ def _count_task(
 ) -> None:
     """Run one task of `count_overflows`."""
     tile, first_channel, last_channel, count, operands = _task_operands(
-        task, tallies.shape[0], x, window, groups, value.shape
+        task, tallies.shape[0], planes, window, groups, value.shape
     )
     width = operands.shape[1]
     total = np.empty(width, dtype=value.dtype)
@@ -851,7 +880,7 @@ def _count_task(
 def count_overflows(
     first_task: int,
     last_task: int,
-    x: NDArray[np.int16],
+    planes: NDArray[np.int16],
     window: NDArray[np.int64],
     groups: int,
     rows: NDArray[np.uint32],
@@ -868,7 +897,7 @@ def count_overflows(
 
     Parameters
     ----------
-    first_task, last_task, x, window, groups, rows, factors, starts, rules
+    first_task, last_task, planes, window, groups, rows, factors, starts, rules
         See `accumulate`.
     value : (pixel tiles, out_channels, lanes) int32 or int64
         Written: the accumulator at the end. Its type must hold the sum of any two prefixes.
@@ -876,7 +905,7 @@ def count_overflows(
         Zeros; written with events, transient and persistent outputs of every task.
     """
     for task in range(first_task, last_task):
-        _count_task(task, x, window, groups, rows, factors, starts, rules, value, tallies)
+        _count_task(task, planes, window, groups, rows, factors, starts, rules, value, tallies)
 
 
 # -- post-processor (D rules) ---------------------------------------------------------------------
@@ -892,8 +921,7 @@ def _divide_half_away(value: int, bits: int) -> int:
     """Divide by 2**bits, rounded half away from zero."""
     if bits == 0:
         return value
-    half = 1 << (bits - 1)
-    return (value + half) >> bits if value >= 0 else -((half - value) >> bits)
+    return (value + (1 << (bits - 1)) - (value < 0)) >> bits
 
 
 @jit

@@ -26,13 +26,13 @@ Array = NDArray[Any]
 LANES = 256
 """Pixels worked on together: fewer cost more in loop overhead, more leave the cache (measured)."""
 
-PARALLEL_STEPS = 2_000_000
+PARALLEL_STEPS = 5_000_000
 """Steps of a layer from which on threads are worth starting."""
 
 BLOCK_WEIGHTS = 1 << 24
 """Weights whose steps are listed at once (16 bytes each)."""
 
-PARALLEL_OUTPUTS = 100_000
+PARALLEL_OUTPUTS = 200_000
 """The same for the outputs of the post-processor."""
 
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
@@ -339,7 +339,7 @@ def _job(layer: WeightedLayer, weights: Array, images: Array, hardware: Hardware
     """Prepare the output channels that `weights` (channels, taps, inputs of a group) make."""
     shape = replace(layer_geometry(layer, images.shape, hardware), out_channels=len(weights))
     pixels = images.shape[0] * shape.out_height * shape.out_width
-    operands, largest = _operands(images, layer.input_zero_point)
+    planes, largest = _planes(images, layer.input_zero_point, shape)
     rows, factors, starts, norm = kernels.build_steps(
         weights, layer.weight_zero_point, shape.groups, *entry_rule(hardware)
     )
@@ -355,7 +355,7 @@ def _job(layer: WeightedLayer, weights: Array, images: Array, hardware: Hardware
         dtype=dtype,
         tasks=tiles * parts,
         threads=threads,
-        arguments=(operands, _window(shape), shape.groups, rows, factors.astype(dtype), starts),
+        arguments=(planes, _window(shape), shape.groups, rows, factors.astype(dtype), starts),
     )
 
 
@@ -396,28 +396,28 @@ def _count_channels(job: _Job, rules: NDArray[np.int64]) -> tuple[int, Array, ND
     return job.pixels, value, tallies
 
 
-def _operands(x: Array, zero_point: int) -> tuple[Array, int]:
-    """Codes minus zero point, int16 where they fit, and their largest magnitude."""
+def _planes(x: Array, zero_point: int, shape: Geometry) -> tuple[Array, int]:
+    """Operands by channel as `kernels.fill_planes` lays them out, and their largest magnitude.
+
+    The planes are as large as the taps reach; their codes are int16 where they fit.
+    """
     low, high = int(x.min()) - zero_point, int(x.max()) - zero_point
     largest = max(-low, high, 0)
-    dtype = np.int16 if largest < 1 << 15 else np.int32
-    operands: Array = np.ascontiguousarray(x, dtype=dtype)
-    return operands - dtype(zero_point), largest
+    size = (shape.out_height, shape.out_width)
+    reach = [
+        (out - 1) * stride + (taps - 1) * dilation + 1
+        for out, stride, taps, dilation in zip(
+            size, shape.stride, shape.kernel, shape.dilation, strict=True
+        )
+    ]
+    planes = np.zeros((len(x), x.shape[3], *reach), np.int16 if largest < 1 << 15 else np.int32)
+    kernels.fill_planes(np.ascontiguousarray(x), zero_point, shape.pad_top, shape.pad_left, planes)
+    return planes, largest
 
 
 def _window(shape: Geometry) -> NDArray[np.int64]:
-    return np.array(
-        [
-            shape.out_height,
-            shape.out_width,
-            *shape.kernel,
-            *shape.stride,
-            *shape.dilation,
-            shape.pad_top,
-            shape.pad_left,
-        ],
-        dtype=np.int64,
-    )
+    size = (shape.out_height, shape.out_width)
+    return np.array([*size, *shape.kernel, *shape.stride, *shape.dilation], dtype=np.int64)
 
 
 def _rules(hardware: Hardware) -> NDArray[np.int64]:
