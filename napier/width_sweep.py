@@ -24,6 +24,7 @@ from napier.output import write_text
 from napier.report import human
 from napier.widths import Observed, observe
 from simulator.hardware import Hardware
+from simulator.sharing import map_shared
 from simulator.values import count_overflows
 from simulator.vector import run_vector
 
@@ -38,8 +39,8 @@ ACC_BITS = (2, 48)
 
 RULES = ("wrap", "saturate")
 
-BATCH_SAMPLES = 64
-"""Samples run at once."""
+BATCH_SAMPLES = 32
+"""Samples run by one thread at once."""
 
 COUNTS = ("events", "outputs_affected", "transient", "persistent")
 
@@ -333,10 +334,13 @@ def run_layers(
     for index, seen in reference.layers.items():
         overflows |= seen.sample_bits > machine_of(index).array.acc_bits
     outputs, chosen = reference.outputs.copy(), np.flatnonzero(overflows)
-    for start in range(0, len(chosen), BATCH_SAMPLES):
-        part = chosen[start : start + BATCH_SAMPLES]
+    parts = [chosen[i : i + BATCH_SAMPLES] for i in range(0, len(chosen), BATCH_SAMPLES)]
+
+    def run(part: Array) -> tuple[Array, dict[int, Array]]:
         batch = [array[part] for array in sweep.samples.arrays]
-        codes, found = _run_batch(sweep.network, batch, machine_of)
+        return _run_batch(sweep.network, batch, machine_of)
+
+    for part, (codes, found) in zip(parts, map_shared(run, parts), strict=True):
         outputs[part] = codes.reshape(len(part), -1)
         for index, more in found.items():
             counts[index] += more
