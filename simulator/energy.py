@@ -26,8 +26,8 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -121,7 +121,7 @@ def load_table(name: str) -> EnergyTable:
             " or the path of a .toml file"
         )
     try:
-        return _table(tomllib.loads(path.read_text(encoding="utf-8")))
+        return _table(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise HardwareError(
             f"the energy table {path} cannot be read ({error}); compare it with {DEFAULT_TABLE}"
@@ -132,7 +132,9 @@ def load_table(name: str) -> EnergyTable:
         ) from None
 
 
-def _table(data: dict[str, Any]) -> EnergyTable:
+@lru_cache(maxsize=8)
+def _table(text: str) -> EnergyTable:
+    data = tomllib.loads(text)
     sizes = tuple(float(size) for size in data["sram"]["kilobytes"])
     costs = tuple(_cost(cost, "sram.fj_per_bit") for cost in data["sram"]["fj_per_bit"])
     if len(sizes) != len(costs) or len(sizes) < 2 or list(sizes) != sorted(set(sizes)):

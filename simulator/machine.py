@@ -6,10 +6,12 @@ print(result.cycles, result.to_dict()["totals"])
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from math import prod
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from golden.errors import InputError
 from golden.network import DTYPES, Conv2D, Network, Tensor, WeightedLayer
 from simulator.energy import EnergyBreakdown, EnergyTable, layer_energy, load_table, sram_bytes
 from simulator.hardware import Hardware, check_layer_fits
+from simulator.lowering import Step
 from simulator.plan import NetworkPlan, StepPlan, plan_network
 from simulator.projection import project_weights
 from simulator.results import LayerTiming, LayerUnit, OverflowRecord, RunTiming
@@ -37,6 +40,9 @@ Progress = Callable[[int, int, str], None]
 """Called as (layers done, layers, name of the next layer)."""
 
 SCHEMA = "napier.run/1"
+
+MOST_KNOWN = 8
+"""Networks whose `Estimate` is kept for the next run."""
 
 
 @dataclass(frozen=True)
@@ -240,15 +246,17 @@ def simulate(
     _check_arguments(inputs, values, speed)
     table = load_table(hardware.energy.table)
     projected = project_weights(network, weights)
-    for layer in projected.layers:
-        if isinstance(layer, WeightedLayer):
-            check_layer_fits(layer, hardware, projected.tensors[layer.inputs[0]].dtype)
     tensors = _checked_inputs(projected, inputs) if inputs is not None and values else {}
     samples = len(next(iter(tensors.values()))) if tensors else 0
     if progress is not None:  # planning is as long as a layer
         progress(0, len(projected.layers), projected.layers[0].name)
-    plan = plan_network(one_inference(projected), hardware)
-    work = _Values(plan, tensors, samples, speed)
+    work: _Values
+    if speed == "fast":
+        layers, winograd_steps = estimate(projected, hardware, table)
+        work = _Values(projected, hardware, winograd_steps, tensors)
+    else:
+        plan = _plan(projected, hardware)
+        work = _SteppedValues(plan, tensors)
     records = []
     for index, layer in enumerate(projected.layers):
         if progress is not None and index:
@@ -256,38 +264,138 @@ def simulate(
         records.append(work.run(index) if samples else None)
     if progress is not None:
         progress(len(projected.layers), len(projected.layers), "done")
-    if speed == "fast":
-        timings = time_plan(plan)
-    else:
-        timings = time_plan(plan, work.run_timings, step_schedule)
-    units = layer_units(plan)
+    if isinstance(work, _SteppedValues):
+        layers = _layer_results(plan, time_plan(plan, work.run_timings, step_schedule), table)
     return RunResult(
         network=projected,
         hardware=hardware,
         energy_table=table,
         weights=weights,
         samples=samples,
-        layers=tuple(
-            _layer_result(plan, index, units[index], timings[index], records[index], table)
-            for index in range(len(projected.layers))
-        ),
+        layers=tuple(map(_with_record, layers, records)),
         outputs=tuple(work.tensors[i] for i in projected.outputs) if samples else (),
     )
 
 
+# -- before any input is there --------------------------------------------------------------------
+
+
+class Estimate(NamedTuple):
+    """What a run at the fast speed is, whatever its inputs.
+
+    Parameters
+    ----------
+    layers : tuple of LayerResult
+        Without overflow records.
+    winograd_steps : dict of int to Step
+        Those of the plan.
+    """
+
+    layers: tuple[LayerResult, ...]
+    winograd_steps: dict[int, Step]
+
+
+_known: dict[bytes, Estimate] = {}
+
+
+def estimate(network: Network, hardware: Hardware, table: EnergyTable) -> Estimate:
+    """Plan and time a network, or remember what an equal one gave: see `MOST_KNOWN`.
+
+    Equal is what pickles to the same bytes, so that arrays that were written to are seen; what is
+    kept belongs to a copy.
+
+    Raises
+    ------
+    HardwareError
+        A layer that the hardware cannot hold.
+    """
+    pickled = pickle.dumps((network, hardware, table))
+    key = sha256(pickled).digest()
+    found = _known.get(key)
+    if found is None:
+        plan = _plan(pickle.loads(pickled)[0], hardware)
+        layers = _layer_results(plan, time_plan(plan), table)
+        found = Estimate(layers, plan.winograd_steps)
+        if len(_known) == MOST_KNOWN:
+            _known.clear()
+        _known[key] = found
+    return found
+
+
+def _plan(network: Network, hardware: Hardware) -> NetworkPlan:
+    for layer in network.layers:
+        if isinstance(layer, WeightedLayer):
+            check_layer_fits(layer, hardware, network.tensors[layer.inputs[0]].dtype)
+    return plan_network(one_inference(network), hardware)
+
+
+# -- values ---------------------------------------------------------------------------------------
+
+
 class _Values:
-    """Outputs of the layers of a network, one after the other."""
+    """Outputs of the layers of a network, one after the other.
+
+    Parameters
+    ----------
+    network : Network
+    hardware : Hardware
+    winograd_steps : dict of int to Step
+        See `NetworkPlan.winograd_steps`.
+    inputs : dict of int to array
+        Of all samples; empty for a run without values.
+    """
 
     def __init__(
-        self, plan: NetworkPlan, inputs: dict[int, Array], samples: int, speed: Speed
+        self,
+        network: Network,
+        hardware: Hardware,
+        winograd_steps: dict[int, Step],
+        inputs: dict[int, Array],
     ) -> None:
-        self.plan, self.speed = plan, speed
-        self.network = plan.lowered.network
+        self.network, self.hardware, self.winograd_steps = network, hardware, winograd_steps
         self.tensors = dict(inputs)
-        for constant in self.network.constants if samples else ():
+        samples = len(next(iter(inputs.values()))) if inputs else 0
+        for constant in network.constants:
             shape = (samples, *constant.codes.shape[1:])
             self.tensors[constant.tensor] = np.broadcast_to(constant.codes, shape)
-        self.last_use = _last_uses(self.network)
+        self.last_use = _last_uses(network)
+
+    def run(self, index: int) -> OverflowRecord | None:
+        """Compute a layer; its overflow record where it has weights."""
+        layer = self.network.layers[index]
+        arrays = [self.tensors[i] for i in layer.inputs]
+        output = self.network.tensors[layer.outputs[0]]
+        record = None
+        if isinstance(layer, WeightedLayer):
+            codes, record = self.run_weighted(index, layer, arrays[0], output)
+        else:
+            codes = run_vector(layer, arrays, output)
+        self.tensors[layer.outputs[0]] = codes
+        for i in layer.inputs:
+            if self.last_use[i] == index:
+                self.tensors.pop(i, None)
+        return record
+
+    def run_weighted(
+        self, index: int, layer: WeightedLayer, x: Array, output: Tensor
+    ) -> tuple[Array, OverflowRecord]:
+        """Output codes and overflow record of a layer with weights."""
+        if index in self.winograd_steps:
+            return run_winograd(self.winograd_steps[index], x, output, self.hardware)
+        return run_weighted(layer, x, output, self.hardware)
+
+
+class _SteppedValues(_Values):
+    """The same, array layers cycle by cycle.
+
+    Parameters
+    ----------
+    plan : NetworkPlan
+    inputs : dict of int to array
+    """
+
+    def __init__(self, plan: NetworkPlan, inputs: dict[int, Array]) -> None:
+        super().__init__(plan.lowered.network, plan.hardware, plan.winograd_steps, inputs)
         self.steps = {
             step.step.layer_index: step
             for program in plan.programs
@@ -296,35 +404,36 @@ class _Values:
         }
         self.stepped: dict[int, tuple[RunTiming, ...]] = {}
 
-    def run(self, index: int) -> OverflowRecord | None:
-        """Compute a layer; its overflow record where it has weights."""
-        layer = self.network.layers[index]
-        arrays = [self.tensors[i] for i in layer.inputs]
-        output = self.network.tensors[layer.outputs[0]]
-        record = None
-        if not isinstance(layer, WeightedLayer):
-            codes = run_vector(layer, arrays, output)
-        elif self.speed == "stepped" and index in self.steps:
-            found = run_step(self.steps[index], self.plan.hardware, arrays[0])
-            self.stepped[index] = found.runs
-            codes = found.outputs.reshape((-1, *output.shape[1:])).astype(DTYPES[output.dtype])
-            record = overflow_record(found.accumulators, self.plan.hardware)
-        elif index in self.plan.winograd_steps:
-            step = self.plan.winograd_steps[index]
-            codes, record = run_winograd(step, arrays[0], output, self.plan.hardware)
-        else:
-            codes, record = run_weighted(layer, arrays[0], output, self.plan.hardware)
-        self.tensors[layer.outputs[0]] = codes
-        for i in layer.inputs:
-            if self.last_use[i] == index:
-                self.tensors.pop(i, None)
-        return record
+    def run_weighted(
+        self, index: int, layer: WeightedLayer, x: Array, output: Tensor
+    ) -> tuple[Array, OverflowRecord]:
+        """Step a layer of the array; compute one of the host."""
+        if index not in self.steps:
+            return super().run_weighted(index, layer, x, output)
+        found = run_step(self.steps[index], self.hardware, x)
+        self.stepped[index] = found.runs
+        codes = found.outputs.reshape((-1, *output.shape[1:])).astype(DTYPES[output.dtype])
+        return codes, overflow_record(found.accumulators, self.hardware)
 
     def run_timings(self, step: StepPlan) -> Sequence[RunTiming]:
         """Give the runs of a step that was stepped; compute those of the vector unit."""
         if step.step.unit == "array":
             return self.stepped[step.step.layer_index]
-        return run_timings(step, self.plan.hardware)
+        return run_timings(step, self.hardware)
+
+
+# -- results --------------------------------------------------------------------------------------
+
+
+def _layer_results(
+    plan: NetworkPlan, timings: Sequence[LayerTiming], table: EnergyTable
+) -> tuple[LayerResult, ...]:
+    """Put the layers' results together, without overflow records."""
+    units = layer_units(plan)
+    return tuple(
+        _layer_result(plan, index, units[index], timing, table)
+        for index, timing in enumerate(timings)
+    )
 
 
 def _layer_result(
@@ -332,7 +441,6 @@ def _layer_result(
     index: int,
     unit: LayerUnit,
     timing: LayerTiming,
-    record: OverflowRecord | None,
     table: EnergyTable,
 ) -> LayerResult:
     network, hardware = plan.lowered.network, plan.hardware
@@ -365,8 +473,14 @@ def _layer_result(
         sram_bytes=sram_bytes(events, hardware, form),
         dram_bytes=events.dram_read_bytes + events.dram_write_bytes,
         energy=layer_energy(events, hardware, table, timing.cycles, form),
-        overflow=record,
+        overflow=None,
     )
+
+
+def _with_record(layer: LayerResult, record: OverflowRecord | None) -> LayerResult:
+    """Copy a result, so that what its owner writes does not come back with the next run."""
+    timing = replace(layer.timing, cycles_by_cause=dict(layer.timing.cycles_by_cause))
+    return replace(layer, timing=timing, overflow=record)
 
 
 def _macs(layer: WeightedLayer, source: tuple[int, ...], output: tuple[int, ...]) -> int:

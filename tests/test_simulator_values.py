@@ -618,6 +618,24 @@ def test_without_values_cycles_are_the_same_and_nothing_is_observed():
     assert blind.to_dict()["totals"]["overflow_events"] is None
 
 
+def test_a_network_that_was_written_to_is_planned_again():
+    network, machine = small_network(), load_hardware("mac4x4")
+    x = np.ones((1, 4), np.int8)
+    first = simulate(network, machine, [x])
+    network.layers[0].weights[:] = 0
+    second = simulate(network, machine, [x])
+    assert (first.steps > 0, second.steps) == (True, 0)
+    assert second.cycles < first.cycles
+    assert second.layers == simulate(network, machine, [x], speed="stepped").layers
+
+
+def test_what_is_written_into_a_result_stays_there():
+    network, machine = small_network(), load_hardware("mac4x4")
+    expected = simulate(network, machine, values=False).to_dict()
+    simulate(network, machine, values=False).layers[0].timing.cycles_by_cause.clear()
+    assert simulate(network, machine, values=False).to_dict() == expected
+
+
 @pytest.mark.parametrize(
     ("inputs", "options", "sentence"),
     [
