@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite import ir
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,3 +32,21 @@ def jit_nogil(function: F) -> F:
         return cast(F, numba.njit(cache=True, nogil=True)(function))
     except RuntimeError:
         return cast(F, numba.njit(nogil=True)(function))
+
+
+@intrinsic
+def add_lanes(context: Any, a: Any, b: Any) -> Any:
+    """Sum of two integers of one type, in that type: int16 saturates, wider ones must not overflow.
+
+    Vector units add 16-bit lanes with saturation in one instruction, and Numba has no name for it.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        if kind.width > 16:
+            return builder.add(*arguments)
+        shape = ir.FunctionType(kind, [kind, kind])
+        add = builder.module.declare_intrinsic("llvm.sadd.sat", [kind], shape)
+        return builder.call(add, arguments)
+
+    return a(a, b), generate

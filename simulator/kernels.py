@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator._jit import jit, jit_nogil
+from simulator._jit import add_lanes, jit, jit_nogil
 
 # -- streams (S rules) ----------------------------------------------------------------------------
 
@@ -784,27 +784,25 @@ def accumulate(
 def _contents(
     operands: NDArray[np.int16],
     rows: NDArray[np.uint32],
-    factors: NDArray[np.int32],
+    factors: NDArray[np.int16],
     start: int,
     stop: int,
     width: int,
-    low: int,
-    high: int,
+    span: int,
     saturate: bool,
-    total: NDArray[np.int32],
-    acc: NDArray[np.int32],
-    events: NDArray[np.int32],
+    acc: NDArray[np.int16],
+    events: NDArray[np.int16],
+    total: NDArray[np.int16],
+    upper: NDArray[np.int16] | None,
 ) -> None:
-    """Run one channel's steps on accumulators of the range [low, high], and without limits.
+    """Run steps of one channel on accumulators of `span` + 1 values, and add to sums without limit.
 
-    `acc` holds the content minus `low`, so that wrapping is a mask. Four steps a turn, as in
-    `_prefixes`; a step past the last adds 0, which never overflows.
+    `acc` holds the content minus its least value, so that wrapping is a mask. `total` gets the
+    products in its own type and `upper`, where there is one, their bits from 8 up. Four steps a
+    turn, as in `_prefixes`; a step past the last adds 0, which never overflows.
     """
-    lane = total.dtype.type
-    span, zero = lane(high - low), lane(0)
-    for j in range(width):
-        total[j] = events[j] = 0
-        acc[j] = -low
+    lane = acc.dtype.type
+    most, zero = lane(span), lane(0)
     for s in range(start, stop, 4):
         s1, s2, s3 = min(s + 1, stop - 1), min(s + 2, stop - 1), min(s + 3, stop - 1)
         r0, r1, r2, r3 = rows[s], rows[s1], rows[s2], rows[s3]
@@ -815,64 +813,107 @@ def _contents(
         for j in range(width):
             p0, p1 = lane(f0 * lane(operands[r0, j])), lane(f1 * lane(operands[r1, j]))
             p2, p3 = lane(f2 * lane(operands[r2, j])), lane(f3 * lane(operands[r3, j]))
-            t0 = lane(acc[j] + p0)
-            c0 = min(max(t0, zero), span) if saturate else lane(t0 & span)
-            t1 = lane(c0 + p1)
-            c1 = min(max(t1, zero), span) if saturate else lane(t1 & span)
-            t2 = lane(c1 + p2)
-            c2 = min(max(t2, zero), span) if saturate else lane(t2 & span)
-            t3 = lane(c2 + p3)
-            c3 = min(max(t3, zero), span) if saturate else lane(t3 & span)
+            t0 = add_lanes(acc[j], p0)
+            c0 = min(max(t0, zero), most) if saturate else lane(lane(acc[j] + p0) & most)
+            t1 = add_lanes(c0, p1)
+            c1 = min(max(t1, zero), most) if saturate else lane(lane(c0 + p1) & most)
+            t2 = add_lanes(c1, p2)
+            c2 = min(max(t2, zero), most) if saturate else lane(lane(c1 + p2) & most)
+            t3 = add_lanes(c2, p3)
+            c3 = min(max(t3, zero), most) if saturate else lane(lane(c2 + p3) & most)
             acc[j] = c3
             total[j] = lane(total[j] + lane(lane(p0 + p1) + lane(p2 + p3)))
+            if upper is not None:
+                q0, q1 = lane(lane(p0 >> 8) + lane(p1 >> 8)), lane(lane(p2 >> 8) + lane(p3 >> 8))
+                upper[j] = lane(upper[j] + lane(q0 + q1))
             early = lane(lane(t0 != c0) + lane(t1 != c1))
             late = lane(lane(t2 != c2) + lane(t3 != c3))
             events[j] = lane(events[j] + lane(early + late))
 
 
 @jit
-def _count_task(
-    task: int,
-    planes: NDArray[np.int16],
-    window: NDArray[np.int64],
-    groups: int,
+def _narrow_contents(
+    operands: NDArray[np.int16],
     rows: NDArray[np.uint32],
-    factors: NDArray[np.int32],
-    starts: NDArray[np.int64],
-    rules: NDArray[np.int64],
-    value: NDArray[np.int32],
-    tallies: NDArray[np.int64],
+    factors: NDArray[np.int16],
+    start: int,
+    stop: int,
+    width: int,
+    span: int,
+    saturate: bool,
+    acc: NDArray[np.int16],
+    events: NDArray[np.int16],
+    total: NDArray[np.int32],
 ) -> None:
-    """Run one task of `count_overflows`."""
-    tile, first_channel, last_channel, count, operands = _task_operands(
-        task, tallies.shape[0], planes, window, groups, value.shape
-    )
-    width = operands.shape[1]
-    total = np.empty(width, dtype=value.dtype)
-    acc = np.empty(width, dtype=value.dtype)
-    lane_events = np.empty(width, dtype=value.dtype)
-    low, high, saturate = rules[0], rules[1], rules[2] != 0
-    for channel in range(first_channel, last_channel):
-        start, stop = starts[channel], starts[channel + 1]
+    """Run all steps of one channel in 16-bit lanes; the sums without limit are wider.
+
+    A sum that leaves 16 bits is clipped (`add_lanes`), and leaves the accumulator too. After n
+    steps the true sum is that of the upper bits times 256 plus at most 255 n, and is known modulo
+    2^16: of up to 256 steps it is exact. 252 steps a turn, so that the upper bits fit 16.
+    """
+    lower = np.empty(width, dtype=acc.dtype)
+    upper = np.empty(width, dtype=acc.dtype)
+    for first in range(start, stop, 252):
+        last = min(first + 252, stop)
+        for j in range(width):
+            lower[j] = upper[j] = 0
         _contents(
             operands,
             rows,
             factors,
-            start,
-            stop,
+            first,
+            last,
             width,
-            low,
-            high,
+            span,
             saturate,
-            total,
             acc,
-            lane_events,
+            events,
+            lower,
+            upper,
         )
+        for j in range(width):
+            floor = np.int32(upper[j]) << 8
+            total[j] += floor + ((lower[j] - floor) & 0xFFFF)
+
+
+@jit
+def _count_task(
+    task: int,
+    x: NDArray[np.int16],
+    window: NDArray[np.int64],
+    groups: int,
+    rows: NDArray[np.uint32],
+    factors: NDArray[np.int16],
+    starts: NDArray[np.int64],
+    rules: NDArray[np.int64],
+    wide: np.dtype[np.int32],
+    value: NDArray[np.int16],
+    tallies: NDArray[np.int64],
+) -> None:
+    """Run one task of `count_overflows`."""
+    tile, first_channel, last_channel, count, operands = _task_operands(
+        task, tallies.shape[0], x, window, groups, value.shape
+    )
+    width = operands.shape[1]
+    total = np.empty(width, dtype=wide)
+    acc = np.empty(width, dtype=value.dtype)
+    events = np.empty(width, dtype=value.dtype)
+    low, high, saturate = rules[0], rules[1], rules[2] != 0
+    for channel in range(first_channel, last_channel):
+        start, stop = starts[channel], starts[channel + 1]
+        for j in range(width):
+            acc[j] = -low
+            events[j] = total[j] = 0
+        steps = operands, rows, factors, start, stop, width, high - low, saturate, acc, events
+        if value.itemsize == 2:
+            _narrow_contents(*steps, total)
+        else:
+            _contents(*steps, total, None)
         for j in range(count):
             value[tile, channel, j] = acc[j] + low
-            if lane_events[j] > 0:
+            if events[j] > 0:
                 lost = total[j] < low or total[j] > high
-                tallies[task, 0] += lane_events[j]
+                tallies[task, 0] += events[j]
                 tallies[task, 2 if lost else 1] += 1
 
 
@@ -880,32 +921,37 @@ def _count_task(
 def count_overflows(
     first_task: int,
     last_task: int,
-    planes: NDArray[np.int16],
+    x: NDArray[np.int16],
     window: NDArray[np.int64],
     groups: int,
     rows: NDArray[np.uint32],
-    factors: NDArray[np.int32],
+    factors: NDArray[np.int16],
     starts: NDArray[np.int64],
     rules: NDArray[np.int64],
-    value: NDArray[np.int32],
+    wide: np.dtype[np.int32],
+    value: NDArray[np.int16],
     tallies: NDArray[np.int64],
 ) -> None:
     """Accumulators of a part of a layer that never spills, and how many of them overflowed.
 
     What `accumulate` does in one pass instead of two and without a record of every output: quicker
-    where most accumulators overflow.
+    where most accumulators overflow, most of all in 16-bit lanes.
 
     Parameters
     ----------
-    first_task, last_task, planes, window, groups, rows, factors, starts, rules
+    first_task, last_task, x, window, groups, rows, starts, rules
         See `accumulate`.
-    value : (pixel tiles, out_channels, lanes) int32 or int64
-        Written: the accumulator at the end. Its type must hold the sum of any two prefixes.
+    factors : (steps,) int16, int32 or int64
+    wide : dtype
+        int32 or int64, of which the largest number is twice that of any prefix.
+    value : (pixel tiles, out_channels, lanes), the type of `factors`
+        Written: the accumulator at the end. Its type is `wide` or int16; that must hold all
+        products, the number of steps of every channel and four times the limits.
     tallies : (tasks, 3) int64
         Zeros; written with events, transient and persistent outputs of every task.
     """
     for task in range(first_task, last_task):
-        _count_task(task, planes, window, groups, rows, factors, starts, rules, value, tallies)
+        _count_task(task, x, window, groups, rows, factors, starts, rules, wide, value, tallies)
 
 
 # -- post-processor (D rules) ---------------------------------------------------------------------

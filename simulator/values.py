@@ -307,18 +307,30 @@ class _Job:
         Pixel tiles, output channels, lanes.
     dtype : type
         Integers that hold the sum of any two prefixes.
+    narrow : bool
+        16 bits hold every product and the number of steps of every channel.
     tasks, threads : int
-    arguments : tuple
-        Of the kernels, from `x` to `starts`.
+    planes, window, rows, factors, starts : array
+        See `kernels.accumulate`.
     """
 
     shape: Geometry
     pixels: int
     size: tuple[int, int, int]
-    dtype: type[np.int32] | type[np.int64]
+    dtype: type[np.signedinteger[Any]]
+    narrow: bool
     tasks: int
     threads: int
-    arguments: tuple[object, ...]
+    planes: Array
+    window: NDArray[np.int64]
+    rows: NDArray[np.uint32]
+    factors: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    def arguments(self, lane: type[np.signedinteger[Any]]) -> tuple[object, ...]:
+        """First arguments of the kernels, from `x` to `starts`, for lanes of this type."""
+        factors = self.factors.astype(lane)
+        return self.planes, self.window, self.shape.groups, self.rows, factors, self.starts
 
 
 def _jobs(layer: WeightedLayer, x: Array, hardware: Hardware) -> Iterator[_Job]:
@@ -344,6 +356,7 @@ def _job(layer: WeightedLayer, weights: Array, images: Array, hardware: Hardware
         weights, layer.weight_zero_point, shape.groups, *entry_rule(hardware)
     )
     dtype = np.int32 if largest * norm < 1 << 30 else np.int64
+    product = largest * int(np.abs(factors).max(initial=0))
     lanes = min(LANES, ceil(pixels / 16) * 16)
     tiles = ceil(pixels / lanes)
     threads = THREADS if rows.size * pixels > PARALLEL_STEPS else 1
@@ -353,9 +366,14 @@ def _job(layer: WeightedLayer, weights: Array, images: Array, hardware: Hardware
         pixels=pixels,
         size=(tiles, shape.out_channels, lanes),
         dtype=dtype,
+        narrow=max(product, int(np.diff(starts).max())) < 1 << 15,
         tasks=tiles * parts,
         threads=threads,
-        arguments=(planes, _window(shape), shape.groups, rows, factors.astype(dtype), starts),
+        planes=planes,
+        window=_window(shape),
+        rows=rows,
+        factors=factors,
+        starts=starts,
     )
 
 
@@ -369,7 +387,7 @@ def _accumulate_channels(job: _Job, rules: NDArray[np.int64]) -> _Accumulated:
         kernels.accumulate,
         job.tasks,
         job.threads,
-        *job.arguments,
+        *job.arguments(job.dtype),
         rules,
         value,
         minimum,
@@ -386,13 +404,14 @@ def _accumulate_channels(job: _Job, rules: NDArray[np.int64]) -> _Accumulated:
 
 def _count_channels(job: _Job, rules: NDArray[np.int64]) -> tuple[int, Array, NDArray[np.int64]]:
     """Accumulate the channels of a job and count: pixels, contents by tile, tallies."""
-    value = np.empty(job.size, dtype=job.dtype)
+    narrow = job.narrow and rules[1] < 1 << 13  # 16-bit lanes see every overflow
+    lane = np.int16 if narrow else job.dtype
+    value = np.empty(job.size, dtype=lane)
     tallies = np.zeros((job.tasks, 3), dtype=np.int64)
-    if job.dtype is np.int32:  # no prefix leaves 31 bits, and the kernel's limits must be int32
+    if lane is np.int32:  # no prefix leaves 31 bits, and the kernel's limits must be int32
         rules = np.clip(rules, -(1 << 30), (1 << 30) - 1)
-    share_out(
-        kernels.count_overflows, job.tasks, job.threads, *job.arguments, rules, value, tallies
-    )
+    arguments = (*job.arguments(lane), rules, np.dtype(job.dtype), value, tallies)
+    share_out(kernels.count_overflows, job.tasks, job.threads, *arguments)
     return job.pixels, value, tallies
 
 
