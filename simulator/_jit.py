@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,12 +34,8 @@ def jit_nogil(function: F) -> F:
         return cast(F, numba.njit(nogil=True)(function))
 
 
-@intrinsic
-def add_lanes(context: Any, a: Any, b: Any) -> Any:
-    """Sum of two integers of one type, in that type: int16 saturates, wider ones must not overflow.
-
-    Vector units add 16-bit lanes with saturation in one instruction, and Numba has no name for it.
-    """
+def _add_lanes(context: Any, a: Any, b: Any) -> Any:
+    """Type and code of `add_lanes`, as Numba asks for them."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = arguments[0].type
@@ -50,3 +46,10 @@ def add_lanes(context: Any, a: Any, b: Any) -> Any:
         return builder.call(add, arguments)
 
     return a(a, b), generate
+
+
+add_lanes = cast(Callable[[Any, Any], Any], intrinsic(_add_lanes))
+"""Sum of two integers of one type, in that type: int16 saturates, wider ones must not overflow.
+
+Vector units add 16-bit lanes with saturation in one instruction, and Numba has no name for it.
+"""

@@ -7,6 +7,8 @@ arithmetic with `golden` or with the stepped model.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -792,7 +794,7 @@ def _contents(
     saturate: bool,
     acc: NDArray[np.int16],
     events: NDArray[np.int16],
-    total: NDArray[np.int16],
+    total: NDArray[np.signedinteger[Any]],
     upper: NDArray[np.int16] | None,
 ) -> None:
     """Run steps of one channel on accumulators of `span` + 1 values, and add to sums without limit.
