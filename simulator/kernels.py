@@ -294,6 +294,11 @@ def winograd_run_cycles(
     -------
     compute, stall_feed, drain, total : int
         `total` includes the three cycles of `fill`.
+
+    Notes
+    -----
+    A tile depends on the past through a few cycles, which `state` has relative to the fire before.
+    Where they are those of the tile before, the tiles to come are all alike.
     """
     cols = filled.shape[0]
     side = 4 if taps == 16 else 6
@@ -306,8 +311,28 @@ def winograd_run_cycles(
     word = 0
     loaded = chunk_left = first_read = compute = drain = hold = 0
     fire = 3
+    state = np.zeros(depth + 5, dtype=np.int64)
+    before = np.zeros(depth + 5, dtype=np.int64)
     for tile in range(results.size):
-        for _ in range(pixel_tiles):
+        before[-1] = -1  # no state: holds are positive
+        mark_fire = mark_compute = mark_drain = 0
+        for i in range(pixel_tiles):
+            for j in range(depth):
+                state[j] = released[(word + j) % depth] - fire
+            state[depth:] = freed_before - fire, freed - fire, accepted - fire, loaded - fire, hold
+            if _equal(state, before):
+                times, ahead = pixel_tiles - i, fire - mark_fire
+                compute += times * (compute - mark_compute)
+                drain += times * (drain - mark_drain)
+                released += times * ahead
+                fire += times * ahead
+                freed_before += times * ahead
+                freed += times * ahead
+                accepted += times * ahead
+                loaded += times * ahead
+                break
+            before[:] = state
+            mark_fire, mark_compute, mark_drain = fire, compute, drain
             at = tile * part_words.sum()
             for part in range(part_words.size):
                 if part % taps == 0:
@@ -323,13 +348,16 @@ def winograd_run_cycles(
                     chunk_left -= 1
                     if chunk_left == 0:
                         freed_before, freed = freed, read
+                    first, last = loaded, loaded  # cycles that are marked already
                     for c in range(cols):
                         n = filled[c, w]
                         if n > 0:
                             start = max(issued[c], loaded) + 1
                             issued[c] = start + n - 1
-                            for cycle in range(start - fire, start - fire + n):
-                                busy[cycle] = True
+                            if start < first or issued[c] > last:  # most are like the one before
+                                first, last = start, issued[c]
+                                for cycle in range(start - fire, start - fire + n):
+                                    busy[cycle] = True
                         ready = max(ready, issued[c])
                     released[word % depth] = ready
                     word += 1
@@ -365,7 +393,7 @@ def _longest_part(filled: NDArray[np.int32], part_words: NDArray[np.int64]) -> i
 
 @jit
 def build_steps(
-    weights: NDArray[np.int8], zero_point: int, groups: int, terms: int, unary: bool
+    weights: NDArray[np.signedinteger[Any]], zero_point: int, groups: int, terms: int, unary: bool
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64], int]:
     """List what every output channel adds, step by step.
 
@@ -518,7 +546,7 @@ def _gather_operands(
 def _prefixes(
     operands: NDArray[np.int16],
     rows: NDArray[np.uint32],
-    factors: NDArray[np.int32],
+    factors: NDArray[np.signedinteger[Any]],
     start: int,
     stop: int,
     width: int,
@@ -584,7 +612,7 @@ def _add(
 def _exact(
     operands: NDArray[np.int16],
     rows: NDArray[np.uint32],
-    factors: NDArray[np.int32],
+    factors: NDArray[np.signedinteger[Any]],
     start: int,
     stop: int,
     width: int,
@@ -780,6 +808,174 @@ def accumulate(
             persistent,
             tallies,
         )
+
+
+@jit
+def _part_channels(
+    operands: NDArray[np.int16],
+    count: int,
+    rows: NDArray[np.uint32],
+    factors: NDArray[np.signedinteger[Any]],
+    starts: NDArray[np.int64],
+    weights: NDArray[np.signedinteger[Any]],
+    first_row: int,
+    terms: int,
+    unary: bool,
+    rules: NDArray[np.int64],
+    sums: NDArray[np.int64],
+    tally: NDArray[np.int64],
+) -> None:
+    """Accumulate one part of some output channels; see `accumulate_parts`.
+
+    `operands` are (blocks, in_channels, lanes), `rows`, `factors` and `starts` the steps, those of
+    a weight together where its steps have one sign. `weights` are (channels, 1, inputs), and their
+    first input channel is `first_row`.
+    """
+    blocks, _, lanes = operands.shape
+    total = np.empty(lanes, dtype=factors.dtype)
+    least = np.empty(lanes, dtype=factors.dtype)
+    most = np.empty(lanes, dtype=factors.dtype)
+    acc = np.empty(lanes, dtype=np.int64)
+    events = np.empty(lanes, dtype=np.int64)
+    first = np.empty(lanes, dtype=np.int64)
+    low, high, spill = rules[0], rules[1], rules[3]
+    result_low = rules[4] if spill > 0 else low
+    result_high = rules[5] if spill > 0 else high
+    single_rows, single_factors, single_starts, _ = build_steps(weights[:0], 0, 1, terms, unary)
+    for k in range(starts.size - 1):
+        for b in range(blocks):
+            _prefixes(
+                operands[b], rows, factors, starts[k], starts[k + 1], lanes, total, least, most
+            )
+            lowest = highest = 0
+            stop = min(lanes, count - b * lanes)
+            for j in range(stop):
+                lowest = min(lowest, int(least[j]))
+                highest = max(highest, int(most[j]))
+            tally[3] = min(tally[3], lowest)
+            tally[4] = max(tally[4], highest)
+            if spill == 0 and low <= lowest and highest <= high:
+                for j in range(stop):
+                    sums[k, b * lanes + j] += total[j]
+                continue
+            if single_starts.size != starts.size:
+                single_rows, single_factors, single_starts, _ = build_steps(
+                    weights, 0, 1, terms, unary
+                )
+                single_rows += np.uint32(first_row)
+            _exact(
+                operands[b],
+                single_rows,
+                single_factors,
+                single_starts[k],
+                single_starts[k + 1],
+                lanes,
+                rules,
+                acc,
+                events,
+                first,
+            )
+            for j in range(stop):
+                sums[k, b * lanes + j] += acc[j]
+                if events[j] > 0:
+                    lost = total[j] < result_low or total[j] > result_high
+                    tally[0] += events[j]
+                    tally[2 if lost else 1] += 1
+
+
+@jit_nogil
+def accumulate_parts(
+    first_task: int,
+    last_task: int,
+    operands: NDArray[np.int16],
+    largest: NDArray[np.int64],
+    weights: NDArray[np.signedinteger[Any]],
+    chunk_channels: int,
+    count: int,
+    terms: int,
+    unary: bool,
+    rules: NDArray[np.int64],
+    sums: NDArray[np.int64],
+    tallies: NDArray[np.int64],
+) -> None:
+    """Accumulators of the parts of a layer in the Winograd domain (rule W4).
+
+    A task is one product of the transform and a part of the output channels. Where the operands of
+    a part leave no doubt, its prefixes are summed in 32 bits.
+
+    Parameters
+    ----------
+    first_task, last_task : int
+        The tasks to run, the last one excluded; threads share them out.
+    operands : (products, blocks, in_channels, lanes) int16 or int32
+        Of `count` tiles; the rest of the last block is 0.
+    largest : (products, in_channels) int64
+        Largest magnitude of the operands.
+    weights : (out_channels, products, in_channels)
+    chunk_channels : int
+        Input channels of a part.
+    count : int
+    terms : int
+    unary : bool
+        See `build_steps`.
+    rules : (6,) int64
+        See `_exact`.
+    sums : (products, out_channels, count) int64
+        Written: contents of the accumulators, those of all chunks added.
+    tallies : (tasks, 5) int64
+        See `accumulate`; a multiple of the products.
+    """
+    products, _, in_channels, _ = operands.shape
+    out_channels = weights.shape[0]
+    parts = tallies.shape[0] // products
+    for task in range(first_task, last_task):
+        p, part = task // parts, task % parts
+        first, last = out_channels * part // parts, out_channels * (part + 1) // parts
+        sums[p, first:last] = 0
+        for c in range(0, in_channels, chunk_channels):
+            stop = min(c + chunk_channels, in_channels)
+            chunk = np.empty((last - first, 1, stop - c), dtype=weights.dtype)
+            chunk[:, 0] = weights[first:last, p, c:stop]
+            # Steps of one sign go on in one direction: their last prefix is the extreme one.
+            rows, factors, starts, _ = build_steps(chunk, 0, 1, 0 if unary else terms, False)
+            rows += np.uint32(c)
+            bound = 0
+            for k in range(last - first):
+                total = 0
+                for s in range(starts[k], starts[k + 1]):
+                    total += abs(factors[s]) * largest[p, rows[s]]
+                bound = max(bound, total)
+            if bound < 1 << 31:
+                narrow = factors.astype(np.int32)
+                _part_channels(
+                    operands[p],
+                    count,
+                    rows,
+                    narrow,
+                    starts,
+                    chunk,
+                    c,
+                    terms,
+                    unary,
+                    rules,
+                    sums[p, first:last],
+                    tallies[task],
+                )
+            else:
+                _part_channels(
+                    operands[p],
+                    count,
+                    rows,
+                    factors,
+                    starts,
+                    chunk,
+                    c,
+                    terms,
+                    unary,
+                    rules,
+                    sums[p, first:last],
+                    tallies[task],
+                )
 
 
 @jit

@@ -29,7 +29,7 @@ from simulator.timing import layer_units, one_inference, run_timings, time_plan
 from simulator.transfers import step_schedule
 from simulator.values import overflow_record, run_weighted
 from simulator.vector import run_vector
-from simulator.winograd_layers import run_winograd
+from simulator.winograd_values import run_winograd
 
 Array = NDArray[Any]
 

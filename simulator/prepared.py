@@ -24,7 +24,7 @@ from simulator.results import LayerTiming
 from simulator.timing import one_inference, time_plan
 from simulator.values import count_overflows, post_process
 from simulator.vector import run_vector
-from simulator.winograd_layers import run_winograd
+from simulator.winograd_values import run_winograd
 
 Array = NDArray[Any]
 

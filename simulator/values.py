@@ -6,7 +6,7 @@ Array layers run their steps in the order of the hardware, many pixels at a time
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, get_args
@@ -14,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.network import DTYPES, Conv2D, Requantization, Rounding, Tensor, WeightedLayer
+from golden.network import DTYPES, Requantization, Rounding, Tensor, WeightedLayer
 from simulator import kernels
 from simulator.hardware import Hardware, check_layer_fits
 from simulator.program import Geometry, entry_rule, layer_geometry
@@ -82,42 +82,6 @@ def accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> Accumulato
     return _untiled(tiles, shape)
 
 
-def accumulate_parts(weights: Array, operands: Array, hardware: Hardware) -> AccumulatorValues:
-    """Accumulate sums of products that stand apart, as the parts of a Winograd layer do.
-
-    Parameters
-    ----------
-    weights : (parts, out_channels, in_channels) integer array
-    operands : (pixels, parts, in_channels) integer array
-    hardware : Hardware
-
-    Returns
-    -------
-    AccumulatorValues
-        Arrays of shape (pixels, parts, out_channels).
-    """
-    parts, channels, inputs = weights.shape
-    pixels = len(operands)
-    layer = Conv2D(
-        name="parts",
-        inputs=(0,),
-        outputs=(1,),
-        weights=weights.reshape(parts * channels, 1, 1, inputs),
-        weight_bits=16,
-        weight_zero_point=0,
-        bias=None,
-        input_zero_point=0,
-        output_zero_point=0,
-        requantization=Requantization(np.ones(1, np.int32), np.zeros(1, np.int32)),
-        activation_min=0,
-        activation_max=0,
-        groups=parts,
-    )
-    images = operands.reshape(1, 1, pixels, parts * inputs)
-    job = _job(layer, layer.weights.reshape(parts * channels, 1, inputs), images, hardware)
-    return _untiled(_accumulate_channels(job, _rules(hardware)), (pixels, parts, channels))
-
-
 def _untiled(tiles: _Accumulated, shape: tuple[int, ...]) -> AccumulatorValues:
     """Take accumulators out of their tiles of pixels."""
 
@@ -157,7 +121,7 @@ def run_weighted(
     """
     tiles = _accumulate(layer, x, hardware)
     codes = post_process(layer, tiles.value, tiles.pixels, output, hardware)
-    return codes, _tallied_record(tiles.tallies, hardware)
+    return codes, tallied_record(tiles.tallies, hardware)
 
 
 def count_overflows(
@@ -181,7 +145,7 @@ def count_overflows(
     if hardware.array.spill_interval:
         codes, record = run_weighted(layer, x, output, hardware)
         return codes, (record.events, record.transient, record.persistent)
-    parts = [_count_channels(job, _rules(hardware)) for job in _jobs(layer, x, hardware)]
+    parts = [_count_channels(job, accumulator_rules(hardware)) for job in _jobs(layer, x, hardware)]
     pixels, contents, tallies = zip(*parts, strict=True)
     codes = post_process(layer, np.concatenate(contents, axis=1), pixels[0], output, hardware)
     events, transient, persistent = np.concatenate(tallies).sum(axis=0).tolist()
@@ -241,22 +205,8 @@ def overflow_record(values: AccumulatorValues, hardware: Hardware) -> OverflowRe
     )
 
 
-def merge_records(records: Sequence[OverflowRecord]) -> OverflowRecord:
-    """Join the records of accumulators of one kind."""
-    first = records[0]
-    return replace(
-        first,
-        events=sum(record.events for record in records),
-        outputs_affected=sum(record.outputs_affected for record in records),
-        transient=sum(record.transient for record in records),
-        persistent=sum(record.persistent for record in records),
-        minimum=min(record.minimum for record in records),
-        maximum=max(record.maximum for record in records),
-        bits_needed=max(record.bits_needed for record in records),
-    )
-
-
-def _tallied_record(tallies: NDArray[np.int64], hardware: Hardware) -> OverflowRecord:
+def tallied_record(tallies: NDArray[np.int64], hardware: Hardware) -> OverflowRecord:
+    """Sum up the tallies of `kernels.accumulate`."""
     events, transient, persistent = (int(tallies[:, i].sum()) for i in range(3))
     return _record(
         events, transient, persistent, int(tallies[:, 3].min()), int(tallies[:, 4].max()), hardware
@@ -281,7 +231,9 @@ def _record(
 
 def _accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> _Accumulated:
     """Accumulate a layer, a very large one in blocks of output channels."""
-    parts = [_accumulate_channels(job, _rules(hardware)) for job in _jobs(layer, x, hardware)]
+    parts = [
+        _accumulate_channels(job, accumulator_rules(hardware)) for job in _jobs(layer, x, hardware)
+    ]
     if len(parts) == 1:
         return parts[0]
     arrays = {
@@ -439,7 +391,8 @@ def _window(shape: Geometry) -> NDArray[np.int64]:
     return np.array([*size, *shape.kernel, *shape.stride, *shape.dilation], dtype=np.int64)
 
 
-def _rules(hardware: Hardware) -> NDArray[np.int64]:
+def accumulator_rules(hardware: Hardware) -> NDArray[np.int64]:
+    """Limits of the accumulators as kernels take them (`kernels._exact`)."""
     array = hardware.array
     narrow, wide = 1 << (array.acc_bits - 1), 1 << (array.wide_acc_bits - 1)
     saturate = int(array.acc_overflow == "saturate")

@@ -7,6 +7,7 @@ the kernel the n x n taps of a patch, the weights U = G g G^T.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,14 @@ from golden.network import Conv2D
 from simulator.hardware import Hardware
 from simulator.lowering import Step
 from simulator.program import Geometry
+from simulator.sharing import THREADS, share_out
+from simulator.winograd_kernels import transform_weights
 
+Array = NDArray[Any]
 IntArray = NDArray[np.int64]
+
+PARALLEL_WEIGHTS = 200_000
+"""Transformed weights from which on threads are worth starting."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +129,14 @@ def winograd_step(step: Step, name: str, hardware: Hardware, *, safe: bool) -> S
     layer, geometry, form = step.layer, step.geometry, FORMS[name]
     assert isinstance(layer, Conv2D)
     assert geometry is not None
-    direct = layer.weights.astype(np.int64) - layer.weight_zero_point
-    weights = transformed(direct, form)
+    weights = transformed(layer, form)
     limit = 1 << (hardware.weight_operand_bits - 1)
     if weights.max(initial=0) >= limit or weights.min(initial=0) < -limit:
         return f"a transformed weight exceeds the {hardware.weight_operand_bits} bits of an operand"
     inputs = operand_range(layer.input_zero_point, hardware, step.input_signed)
     chunk_words = min(hardware.winograd.chunk_words // form.taps**2, geometry.in_words)
     if safe:
-        reason = _unsafe(direct, weights, inputs, form, chunk_words * geometry.feed, hardware)
+        reason = _unsafe(layer, weights, inputs, form, chunk_words * geometry.feed, hardware)
         if reason:
             return reason
     m = form.outputs
@@ -174,8 +180,8 @@ def operand_range(zero_point: int, hardware: Hardware, signed: bool) -> tuple[in
 
 
 def _unsafe(
-    direct: IntArray,
-    weights: IntArray,
+    layer: Conv2D,
+    weights: Array,
     inputs: tuple[int, int],
     form: Form,
     chunk_channels: int,
@@ -183,9 +189,11 @@ def _unsafe(
 ) -> str:
     """Why outputs may differ from the direct convolution's; empty where they cannot (rule W8)."""
     low, high = inputs
-    rows = direct.reshape(len(direct), -1)
-    most = np.maximum(rows * low, rows * high).sum(axis=1).max()
-    least = np.minimum(rows * low, rows * high).sum(axis=1).min()
+    rows = layer.weights.reshape(len(weights), -1).astype(np.int32) - layer.weight_zero_point
+    positive = np.maximum(rows, 0).sum(axis=1, dtype=np.int64)
+    negative = rows.sum(axis=1, dtype=np.int64) - positive
+    ends = np.stack([positive * high + negative * low, positive * low + negative * high])
+    most, least = ends.max(initial=0), ends.min(initial=0)
     needed = form.shift + 1 + max(int(most).bit_length(), int(-least - 1).bit_length())
     if needed > hardware.result_bits:
         return (
@@ -198,7 +206,7 @@ def _unsafe(
     # Nothing may be lost before the output transform: twice the magnitudes bound all digits.
     gains = np.abs(form.inputs).sum(axis=1)
     largest = np.outer(gains, gains)[..., np.newaxis] * max(-low, high)
-    products = 2 * np.abs(weights) * largest
+    products = 2 * np.abs(weights.astype(np.int64)) * largest
     spans = range(0, products.shape[3], chunk_channels)
     parts = [products[..., i : i + chunk_channels].sum(axis=3).max() for i in spans]
     narrow = int(max(parts))
@@ -209,8 +217,16 @@ def _unsafe(
     return ""
 
 
-def transformed(weights: IntArray, form: Form) -> IntArray:
-    """U = G g G^T: (out_channels, 3, 3, C) weights to (out_channels, n, n, C)."""
-    g = form.weights
-    found: IntArray = np.einsum("ki,oijc,lj->oklc", g, weights, g)
-    return found
+def transformed(layer: Conv2D, form: Form) -> Array:
+    """U = G g G^T: (out_channels, n, n, in_channels), int16 where they surely fit."""
+    weights: Array = np.ascontiguousarray(layer.weights)
+    zero = layer.weight_zero_point
+    largest = max(zero - int(weights.min(initial=zero)), int(weights.max(initial=zero)) - zero)
+    gain = int(np.abs(form.weights).sum(axis=1).max()) ** 2
+    U = np.empty(
+        (len(weights), form.taps, form.taps, weights.shape[3]),
+        dtype=np.int16 if gain * largest < 1 << 15 else np.int32,
+    )
+    threads = THREADS if U.size > PARALLEL_WEIGHTS else 1
+    share_out(transform_weights, len(U), threads, weights, zero, form.weights, U)
+    return U

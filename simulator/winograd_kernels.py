@@ -1,8 +1,8 @@
-"""Jitted loops of Winograd layers: transforms, channel sums, division.
+"""Jitted loops of Winograd layers: transforms, division.
 
-Kernels only loop; matrices come by argument (`simulator.winograd_values`). Nothing here calls
-`golden`'s arithmetic: the two are compared. Sums may wrap: a kernel is exact modulo a power of two,
-and its caller knows which.
+Kernels only loop; matrices come by argument (`simulator.winograd`). Nothing here calls `golden`'s
+arithmetic: the two are compared. Sums may wrap: a kernel is exact modulo a power of two, and its
+caller knows which.
 """
 
 from __future__ import annotations
@@ -16,40 +16,48 @@ from simulator._jit import jit_nogil
 
 Array = NDArray[Any]
 
+BLOCK = 256
+"""Tiles that the output transform works on together."""
+
 
 @jit_nogil
-def transform_weights(first: int, last: int, weights: Array, G: Array, U: Array) -> None:
-    """Write U = G g G^T of the kernels of input channels first to last.
+def transform_weights(
+    first: int, last: int, weights: Array, zero_point: int, G: Array, U: Array
+) -> None:
+    """Write U = G g G^T of the kernels of output channels first to last.
 
     Parameters
     ----------
     first, last : int
-    weights : (in_channels, r, r, out_channels) int64
-        Minus their zero point.
+    weights : (out_channels, r, r, in_channels)
+    zero_point : int
+        Of the weights.
     G : (n, r) int64
-    U : (n * n, in_channels, out_channels)
+    U : (out_channels, n, n, in_channels)
     """
-    _, r, _, K = weights.shape
+    _, r, _, C = weights.shape
     n = len(G)
-    half = np.empty((n, r, K), dtype=np.int64)
-    total = np.empty(K, dtype=np.int64)
-    for c in range(first, last):
+    half = np.empty((n, r, C), dtype=np.int32)
+    total = np.empty(C, dtype=np.int32)
+    for k in range(first, last):
         half[:] = 0
         for i in range(n):
             for a in range(r):
-                if G[i, a] != 0:
+                factor = np.int32(G[i, a])
+                if factor != 0:
                     for b in range(r):
-                        for k in range(K):
-                            half[i, b, k] += G[i, a] * weights[c, a, b, k]
+                        for c in range(C):
+                            half[i, b, c] += factor * (np.int32(weights[k, a, b, c]) - zero_point)
         for i in range(n):
             for j in range(n):
                 total[:] = 0
                 for b in range(r):
-                    if G[j, b] != 0:
-                        for k in range(K):
-                            total[k] += G[j, b] * half[i, b, k]
-                for k in range(K):
-                    U[i * n + j, c, k] = total[k]
+                    factor = np.int32(G[j, b])
+                    if factor != 0:
+                        for c in range(C):
+                            total[c] += factor * half[i, b, c]
+                for c in range(C):
+                    U[k, i, j, c] = total[c]
 
 
 @jit_nogil
@@ -57,6 +65,7 @@ def transform_inputs(
     first: int,
     last: int,
     x: Array,
+    zero_point: int,
     corner: tuple[int, int],
     pitch: int,
     grid: tuple[int, int],
@@ -69,24 +78,28 @@ def transform_inputs(
     ----------
     first, last : int
         Tiles, numbered through samples, rows and columns.
-    x : (N, H, W, C) int64
-        Codes minus their zero point.
+    x : (N, H, W, C)
+        Codes.
+    zero_point : int
+        Of the codes; beyond the image operands are 0.
     corner : (int, int)
-        Rows and columns of padding before the image; beyond the image operands are 0.
+        Rows and columns of padding before the image.
     pitch : int
         Outputs of a tile along an axis.
     grid : (int, int)
         Rows and columns of tiles.
     B : (n, n) int64
         B^T.
-    V : (n * n, tiles, C)
+    V : (n * n, blocks, C, lanes)
+        Tile t is lane t % lanes of block t // lanes.
     """
     _, H, W, C = x.shape
     n = len(B)
+    lanes = V.shape[3]
     rows, columns = grid
-    patch = np.empty((n, n, C), dtype=np.int64)
-    half = np.empty((n, n, C), dtype=np.int64)
-    total = np.empty(C, dtype=np.int64)
+    patch = np.empty((n, n, C), dtype=np.int32)
+    half = np.empty((n, n, C), dtype=np.int32)
+    total = np.empty(C, dtype=np.int32)
     for t in range(first, last):
         sample, at = divmod(t, rows * columns)
         top = at // columns * pitch - corner[0]
@@ -95,135 +108,97 @@ def transform_inputs(
             for j in range(n):
                 y, z = top + i, left + j
                 if 0 <= y < H and 0 <= z < W:
-                    patch[i, j] = x[sample, y, z]
+                    for c in range(C):
+                        patch[i, j, c] = np.int32(x[sample, y, z, c]) - zero_point
                 else:
                     patch[i, j] = 0
         for i in range(n):
             for j in range(n):
                 half[i, j] = 0
                 for a in range(n):
-                    b = B[i, a]
+                    b = np.int32(B[i, a])
                     if b != 0:
                         for c in range(C):
                             half[i, j, c] += b * patch[a, j, c]
+        block, lane = divmod(t, lanes)
         for i in range(n):
             for j in range(n):
                 total[:] = 0
                 for a in range(n):
-                    b = B[j, a]
+                    b = np.int32(B[j, a])
                     if b != 0:
                         for c in range(C):
                             total[c] += b * half[i, a, c]
                 for c in range(C):
-                    V[i * n + j, t, c] = total[c]
-
-
-@jit_nogil
-def channel_sums(first: int, last: int, V: Array, U: Array, groups: int, M: Array) -> None:
-    """Write M = sum over input channels of U * V, for products first to last.
-
-    Parameters
-    ----------
-    first, last : int
-    V : (products, tiles, in_channels)
-    U : (products, in_channels / groups, out_channels)
-    groups : int
-    M : (products, tiles, out_channels)
-        Four tiles are summed together, so that each transformed weight is read once for them. All
-        three arrays are int32 (sums modulo 2**32), int64 (2**64) or float64
-        (exact below 2**53).
-    """
-    _, T, _ = V.shape
-    _, C, K = U.shape
-    width = K // groups
-    for p in range(first, last):
-        if C == 1:  # depthwise: nothing to add
-            for t in range(T):
-                for k in range(K):
-                    M[p, t, k] = V[p, t, k // width] * U[p, 0, k]
-            continue
-        M[p] = 0
-        whole = T - T % 4
-        for t in range(0, whole, 4):
-            for g in range(groups):
-                start, stop = g * width, (g + 1) * width
-                m0, m1 = M[p, t, start:stop], M[p, t + 1, start:stop]
-                m2, m3 = M[p, t + 2, start:stop], M[p, t + 3, start:stop]
-                for c in range(C):
-                    v0, v1 = V[p, t, g * C + c], V[p, t + 1, g * C + c]
-                    v2, v3 = V[p, t + 2, g * C + c], V[p, t + 3, g * C + c]
-                    row = U[p, c, start:stop]
-                    for k in range(width):
-                        u = row[k]
-                        m0[k] += v0 * u
-                        m1[k] += v1 * u
-                        m2[k] += v2 * u
-                        m3[k] += v3 * u
-        for t in range(whole, T):
-            for g in range(groups):
-                m0 = M[p, t, g * width : (g + 1) * width]
-                for c in range(C):
-                    v0 = V[p, t, g * C + c]
-                    row = U[p, c, g * width : (g + 1) * width]
-                    for k in range(width):
-                        m0[k] += v0 * row[k]
+                    V[i * n + j, block, c, lane] = total[c]
 
 
 @jit_nogil
 def transform_outputs(
     first: int,
     last: int,
-    M: Array,
+    sums: Array,
     A: Array,
+    image: tuple[int, int],
     grid: tuple[int, int],
     shift: int,
     inverse: int,
     kept: int,
     y: Array,
 ) -> None:
-    """Write y = Z / (2**shift * odd), Z = A^T M A, of tiles first to last.
+    """Write y = Z / (2**shift * odd), Z = A^T M A, of output channels first to last.
 
     Parameters
     ----------
     first, last : int
-        As in `transform_inputs`.
-    M : (products, tiles, out_channels)
+    sums : (products, out_channels, tiles) int64
+        M.
     A : (m, n) int64
         A^T.
+    image : (int, int)
+        Rows and columns of outputs; those of tiles beyond it are dropped.
     grid : (int, int)
+        Rows and columns of tiles.
     shift : int
     inverse : int
         Of the odd part, modulo 2**64.
     kept : int
         Low bits of the quotient that are valid; they are extended by their sign.
-    y : (N, P, Q, out_channels) int64
+    y : (pixel blocks, out_channels, lanes) int64
+        Pixels count through samples, rows and columns.
     """
     m, n = A.shape
-    K = M.shape[2]
-    _, P, Q, _ = y.shape
+    P, Q = image
     rows, columns = grid
+    tiles, lanes = sums.shape[2], y.shape[2]
     spare = 64 - kept
-    half = np.empty((m, n, K), dtype=np.int64)
-    total = np.empty(K, dtype=np.int64)
-    for t in range(first, last):
-        sample, at = divmod(t, rows * columns)
-        top, left = at // columns * m, at % columns * m
-        for i in range(m):
-            for j in range(n):
-                half[i, j] = 0
+    half = np.empty((m, n, BLOCK), dtype=np.int64)
+    total = np.empty(BLOCK, dtype=np.int64)
+    for k in range(first, last):
+        for start in range(0, tiles, BLOCK):
+            count = min(BLOCK, tiles - start)
+            half[:] = 0
+            for i in range(m):
                 for a in range(n):
                     b = A[i, a]
                     if b != 0:
-                        for k in range(K):
-                            half[i, j, k] += b * np.int64(M[a * n + j, t, k])
-        for i in range(min(m, P - top)):
-            for j in range(min(m, Q - left)):
-                total[:] = 0
-                for a in range(n):
-                    b = A[j, a]
-                    if b != 0:
-                        for k in range(K):
-                            total[k] += b * half[i, a, k]
-                for k in range(K):
-                    quotient = (total[k] >> shift) * inverse
-                    y[sample, top + i, left + j, k] = (quotient << spare) >> spare
+                        for j in range(n):
+                            source = sums[a * n + j, k, start : start + count]
+                            for t in range(count):
+                                half[i, j, t] += b * source[t]
+            for i in range(m):
+                for j in range(m):
+                    total[:] = 0
+                    for a in range(n):
+                        b = A[j, a]
+                        if b != 0:
+                            for t in range(count):
+                                total[t] += b * half[i, a, t]
+                    for t in range(count):
+                        sample, at = divmod(start + t, rows * columns)
+                        row = at // columns * m + i
+                        column = at % columns * m + j
+                        if row < P and column < Q:
+                            quotient = (total[t] >> shift) * inverse
+                            block, lane = divmod((sample * P + row) * Q + column, lanes)
+                            y[block, k, lane] = (quotient << spare) >> spare

@@ -1,149 +1,160 @@
-"""Winograd layers of the fast model against the golden ones."""
+"""Sums, outputs and records of the fast model's Winograd layers against the golden ones."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import winograd_cases as cases
 
-from golden.accumulate import Accumulator
-from golden.errors import InputError
-from golden.network import Conv2D, DepthwiseConv2D, Padding, Requantization
+from golden.network import Conv2D, Network, Padding, Requantization, Tensor
 from golden.operators import accumulators
 from golden.winograd import accumulate_winograd, winograd, winograd_layer
+from rtl_models.reference import golden_accumulator, golden_steps
 from simulator import winograd_values
-from simulator.hardware import load_hardware
-from simulator.values import accumulate
-from simulator.winograd import FORMS
-from simulator.winograd_values import part_layer, part_outputs, winograd_accumulators
+from simulator.cuts import step_geometry
+from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.lowering import lower
+from simulator.machine import simulate
+from simulator.values import tallied_record
+from simulator.winograd import winograd_step
 
 TRANSFORMS = {"f2": winograd(2, 3), "f4": winograd(4, 3)}
+PRESETS = ("mac4x4", "nhot2_4x4", "nhot2_parallel_4x4", "ternary4x4")
 
 
-def conv(weights, zero_point=0, groups=1, weight_zero_point=0, kind=Conv2D, **extra):
-    return kind(
-        name="conv", inputs=(0,), outputs=(1,), weights=weights, weight_bits=8,
-        weight_zero_point=weight_zero_point, bias=None, input_zero_point=zero_point,
-        output_zero_point=0, activation_min=-128, activation_max=127, groups=groups,
-        requantization=Requantization(np.array([1 << 30], np.int32), np.array([0], np.int32)),
-        **extra,
-    )  # fmt: skip
-
-
-def random_layer(rng):
-    """A 3x3 layer of stride 1 and codes of one to three images, some smaller than a tile."""
-    groups = int(rng.choice([1, 1, 2, 3]))
-    per_group, out = int(rng.integers(1, 6)), int(rng.integers(1, 4))
+def random_layer(rng, codes=128):
+    """A 3 x 3 layer of stride 1 and one to three images, some smaller than a tile."""
     padding = Padding(*(int(n) for n in rng.integers(0, 4, 4)))
-    shape = (groups * out, 3, 3, per_group)
+    shape = (int(rng.integers(1, 6)), 3, 3, int(rng.integers(1, 11)))
     unsigned = rng.random() < 0.3
     weights = (
         rng.integers(0, 256, shape).astype(np.uint8)
         if unsigned
         else rng.integers(-128, 128, shape).astype(np.int8)
     )
-    layer = conv(
-        weights, int(rng.integers(-128, 128)), groups, int(unsigned) * 117, padding=padding
+    layer = Conv2D(
+        name="conv", inputs=(0,), outputs=(1,), weights=weights, weight_bits=8,
+        weight_zero_point=117 * int(unsigned), bias=None, output_zero_point=0,
+        input_zero_point=int(rng.integers(-codes, codes)), activation_min=-128, activation_max=127,
+        requantization=Requantization(np.array([1 << 30], np.int32), np.array([0], np.int32)),
+        padding=padding,
+    )  # fmt: skip
+    size = (int(rng.integers(1, 4)), *(int(n) for n in rng.integers(3, 14, 2)), shape[3])
+    dtype = np.int8 if codes == 128 else np.int16
+    return layer, rng.integers(-codes, codes, size).astype(dtype)
+
+
+def machine(preset, name, chunk_words, **array):
+    settings = load_hardware(preset).model_dump()
+    settings["array"] |= array
+    settings["winograd"] = {"forms": name, "use": name, "chunk_words": chunk_words}
+    return hardware_from_dict(settings)
+
+
+def fast(layer, x, hardware):
+    """Accumulators of a layer, and the record of its parts."""
+    use = hardware.winograd.use
+    pad = layer.padding
+    size = (x.shape[1] + pad.top + pad.bottom - 2, x.shape[2] + pad.left + pad.right - 2)
+    tensors = (
+        Tensor("x", (1, *x.shape[1:]), str(x.dtype)),
+        Tensor("y", (1, *size, len(layer.weights)), str(x.dtype)),
     )
-    height, width = (int(n) for n in rng.integers(3, 14, 2))
-    size = (int(rng.integers(1, 4)), height, width, groups * per_group)
-    return layer, rng.integers(-128, 128, size).astype(np.int8)
+    network = Network("one", tensors, (layer,), (0,), (1,))
+    step = winograd_step(lower(network, hardware).steps[0], use, hardware, safe=False)
+    geometry = step_geometry(step)
+    operands = winograd_values.transform_inputs(step.layer, x, geometry)
+    tiles = len(x) * geometry.out_height * geometry.out_width
+    sums, tallies = winograd_values.accumulate_parts(
+        step.layer, operands, tiles, geometry, hardware
+    )
+    found = winograd_values.transform_outputs(sums, len(x), geometry, hardware.result_bits)
+    pixels = found.transpose(0, 2, 1).reshape(-1, len(layer.weights))
+    outputs = pixels[: len(x) * size[0] * size[1]].reshape(len(x), *size, -1)
+    return outputs, tallied_record(tallies, hardware)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("codes", [128, 1 << 15])
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_accumulators_equal_golden_exact_and_wrapped(name, seed):
-    rng = np.random.default_rng(seed)
-    for _ in range(12):
-        layer, x = random_layer(rng)
-        direct = accumulators(layer, x)
-        np.testing.assert_array_equal(winograd_accumulators(layer, x, name), direct)
-        for bits in (7, 16, 24, 32, 33, 48, 62):
+def test_accumulators_equal_golden_modulo_a_power_of_two(name, codes):
+    rng = np.random.default_rng([1, codes])
+    for _ in range(30):
+        layer, x = random_layer(rng, codes)
+        for bits in (7, 16, 24, 32) if codes == 128 else (7, 24, 33, 48):
+            hardware = machine(
+                "mac4x4", name, 144, acc_bits=bits, activation_bits=8 if codes == 128 else 16
+            )
             expected = winograd_layer(layer, x, TRANSFORMS[name], bits).accumulators
-            found = winograd_accumulators(layer, x, name, bits)
-            np.testing.assert_array_equal(found, expected, str(bits))
+            np.testing.assert_array_equal(fast(layer, x, hardware)[0], expected, str(bits))
 
 
-@pytest.mark.parametrize("multiplier", [1, 2])
-def test_depthwise_layers_equal_golden(multiplier):
-    rng = np.random.default_rng(5)
-    weights = rng.integers(-128, 128, (8 * multiplier, 3, 3, 1)).astype(np.int8)
-    layer = conv(weights, 3, 8, kind=DepthwiseConv2D, padding=Padding(1, 1, 1, 1))
-    x = rng.integers(-128, 128, (2, 9, 10, 8)).astype(np.int8)
-    for name in TRANSFORMS:
-        found = winograd_accumulators(layer, x, name)
-        np.testing.assert_array_equal(found, accumulators(layer, x))
+@pytest.mark.parametrize("spill_interval", [0, 3])
+@pytest.mark.parametrize("overflow", ["wrap", "saturate"])
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("name", "chunk_words"), [("f2", 32), ("f4", 36), ("f4", 72)])
+def test_narrow_accumulators_of_parts_equal_golden(
+    name, chunk_words, preset, overflow, spill_interval
+):
+    rng = np.random.default_rng([2, chunk_words])
+    bits = (16 if name == "f2" else 20) - 5 * (preset == "ternary4x4")
+    hardware = machine(
+        preset, name, chunk_words, acc_bits=bits, acc_overflow=overflow,
+        spill_interval=spill_interval, wide_acc_bits=bits + 2,
+    )  # fmt: skip
+    steps = "units" if preset == "ternary4x4" else golden_steps(hardware)
+    chunk_channels = chunk_words // (16 if name == "f2" else 36) * hardware.array.feed
+    events = 0
+    for _ in range(3):
+        layer, x = random_layer(rng)
+        if preset != "mac4x4":  # weights that the PEs hold
+            weights = np.sign(layer.weights.astype(np.int64) - layer.weight_zero_point)
+            weights *= 1 if preset == "ternary4x4" else rng.choice([3, 20, 96, 127], weights.shape)
+            layer = replace(layer, weights=weights.astype(np.int8), weight_zero_point=0)
+        expected = accumulate_winograd(
+            layer, x, TRANSFORMS[name], golden_accumulator(hardware), chunk_channels, steps,
+            hardware.pe.terms,
+        )  # fmt: skip
+        outputs, record = fast(layer, x, hardware)
+        np.testing.assert_array_equal(outputs, expected.accumulators)
+        parts = expected.parts
+        affected = parts.events > 0
+        assert record.events == parts.events.sum()
+        assert record.persistent == (affected & parts.persistent).sum()
+        assert record.transient == (affected & ~parts.persistent).sum()
+        assert (record.minimum, record.maximum) == (parts.minimum.min(), parts.maximum.max())
+        events += record.events
+    assert events
 
 
 @pytest.mark.parametrize(
-    ("largest", "channels", "number"),
-    [(1, 8, np.int32), (128, 512, np.float64), (1 << 32, 8, np.int64)],
+    ("codes", "channels", "wide"), [(127, 64, False), (32767, 8, True), (32767, 512, True)]
 )
-def test_every_kind_of_number_is_exact_at_the_extremes(largest, channels, number):
-    """Operands and weights of largest magnitude and of the sign that makes one output largest."""
+def test_sums_are_exact_at_the_extremes_in_lanes_of_32_and_64_bits(codes, channels, wide):
+    """Codes and weights of the signs that make one output largest: 9 * C * 127 * codes."""
     weights = np.where(np.arange(9 * channels) % 3, 127, -127).reshape(1, 3, 3, channels)
-    layer = conv(weights.astype(np.int8))
-    x = np.zeros((1, 6, 6, channels), dtype=np.int64)
-    x[0, 1:4, 2:5] = np.sign(weights[0]) * largest
-    form = FORMS["f4"]
-    chosen, _ = winograd_values._number(weights, x, form, None)
-    assert chosen == np.dtype(number)
-    found = winograd_accumulators(layer, x, "f4")
-    assert found.max() == 127 * 9 * channels * largest
-    np.testing.assert_array_equal(found, accumulators(layer, x))
+    layer, _ = random_layer(np.random.default_rng(3))
+    layer = replace(
+        layer, weights=weights.astype(np.int8), weight_zero_point=0, input_zero_point=0,
+        padding=Padding(),
+    )  # fmt: skip
+    x = np.zeros((1, 6, 6, channels), np.int16)
+    x[0, 1:4, 2:5] = np.sign(weights[0]) * codes
+    hardware = machine("mac4x4", "f4", 1 << 16, activation_bits=16, acc_bits=48)
+    outputs, record = fast(layer, x, hardware)
+    assert outputs.max() == 127 * 9 * channels * codes
+    np.testing.assert_array_equal(outputs, accumulators(layer, x))
+    assert (record.bits_needed > 32) == wide
 
 
-def test_blocks_of_samples_do_not_change_the_sums(monkeypatch):
-    rng = np.random.default_rng(6)
-    layer = conv(rng.integers(-128, 128, (3, 3, 3, 2)).astype(np.int8))
-    x = rng.integers(-128, 128, (5, 8, 8, 2)).astype(np.int8)
-    monkeypatch.setattr(winograd_values, "BLOCK_ELEMENTS", 5000)
+def test_blocks_of_samples_and_threads_change_nothing(monkeypatch):
+    rng = np.random.default_rng(4)
+    network, hardware = cases.network(rng, "mac4x4"), machine("mac4x4", "f2", 64, acc_bits=18)
+    x = cases.sample(rng, network, 5)
+    whole = simulate(network, hardware, [x])
+    monkeypatch.setattr(winograd_values, "BLOCK_ELEMENTS", 1)
     monkeypatch.setattr(winograd_values, "PARALLEL_WORK", 1)
-    found = winograd_accumulators(layer, x, "f2")
-    np.testing.assert_array_equal(found, accumulators(layer, x))
-
-
-def wide_hardware(acc_bits, overflow, kind):
-    """A PE that holds transformed operands and weights."""
-    machine = load_hardware("mac16x16" if kind == "product" else "nhot2_16x16")
-    widths = {
-        "activation_bits": 16, "weight_bits": 16, "acc_bits": acc_bits, "acc_overflow": overflow,
-        "spill_interval": 0,
-    }  # fmt: skip
-    return machine.model_copy(update={"array": machine.array.model_copy(update=widths)})
-
-
-@pytest.mark.parametrize("overflow", ["wrap", "saturate"])
-@pytest.mark.parametrize("steps", ["product", "terms"])
-@pytest.mark.parametrize(("name", "chunk"), [("f2", 2), ("f4", 5), ("f4", 8)])
-def test_parts_on_narrow_accumulators_equal_golden(name, chunk, steps, overflow):
-    rng = np.random.default_rng(7)
-    weights = rng.integers(-128, 128, (3, 3, 3, 5)).astype(np.int8)
-    layer = conv(weights, 3, padding=Padding(1, 1, 1, 1))
-    x = rng.integers(-128, 128, (2, 7, 6, 5)).astype(np.int8)
-    bits = 18 if name == "f2" else 22
-    parts, operands = part_layer(layer, x, name, chunk)
-    found = accumulate(parts, operands, wide_hardware(bits, overflow, steps))
-    expected = accumulate_winograd(
-        layer, x, TRANSFORMS[name], Accumulator(bits, overflow), chunk, steps
-    )
-    shape = expected.parts.value.shape
-    for record in ("value", "events", "first_step", "minimum", "maximum", "persistent"):
-        np.testing.assert_array_equal(
-            getattr(found, record).reshape(shape), getattr(expected.parts, record), record
-        )
-    assert found.events.any()
-    sums = part_outputs(layer, x, name, found.value, bits)
-    np.testing.assert_array_equal(sums, expected.accumulators)
-
-
-def test_parts_of_groups_are_refused():
-    layer = conv(np.ones((2, 3, 3, 1), np.int8), groups=2)
-    with pytest.raises(InputError, match="has groups=2 and chunk_channels=4"):
-        part_layer(layer, np.zeros((1, 4, 4, 2), np.int8), "f2", 4)
-
-
-def test_other_layers_and_widths_are_refused():
-    x = np.zeros((1, 8, 8, 1), dtype=np.int8)
-    strided = conv(np.ones((1, 3, 3, 1), np.int8), stride=(2, 2))
-    with pytest.raises(InputError, match="f2 computes kernels 3x3 of stride and dilation 1"):
-        winograd_accumulators(strided, x, "f2")
-    with pytest.raises(InputError, match="bits must be 7 to 62 with f4, but is 6"):
-        winograd_accumulators(conv(np.ones((1, 3, 3, 1), np.int8)), x, "f4", 6)
+    monkeypatch.setattr(winograd_values, "THREADS", 5)
+    parts = simulate(network, hardware, [x])
+    np.testing.assert_array_equal(parts.outputs[0], whole.outputs[0])
+    assert parts.to_dict() == whole.to_dict()
+    assert whole.layers[0].overflow.events
