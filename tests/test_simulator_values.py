@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import naive
@@ -42,7 +43,7 @@ from simulator import kernels, values
 from simulator.hardware import load_hardware
 from simulator.machine import simulate
 from simulator.values import accumulate, count_overflows, overflow_record, run_weighted
-from simulator.vector import run_vector
+from simulator.vector import ELEMENT_WISE, run_vector
 
 MODELS = Path(__file__).parents[2] / "shared" / "models" / "mlperf_tiny"
 FIELDS = ("value", "events", "first_step", "minimum", "maximum", "persistent")
@@ -413,6 +414,23 @@ def test_layers_without_weights_equal_golden(dtype):
             np.testing.assert_array_equal(found, expected, err_msg=layer.name)
             kinds.add(type(layer))
     assert len(kinds) == 13
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_element_wise_layers_of_many_elements_equal_golden(dtype):
+    rng = np.random.default_rng(len(dtype))
+    kinds = set()
+    for layer, shapes, output in vector_cases(rng, dtype):
+        if isinstance(layer, ELEMENT_WISE):
+            sample = shapes[0][1:]
+            samples = (1 << 16) // prod(sample) + 1  # so that a table of all codes is made
+            inputs = [random_codes(rng, (samples, *sample), dtype) for _ in shapes]
+            expected = operators.OPERATORS[type(layer)](layer, inputs, output)
+            found = run_vector(layer, inputs, output)
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected, err_msg=layer.name)
+            kinds.add(type(layer))
+    assert kinds == set(ELEMENT_WISE)
 
 
 def test_quantizing_floats_and_rescaled_concatenation_equal_golden():
