@@ -172,7 +172,7 @@ def post_process(
     rule = layer.requantization
     bias = np.zeros(1, dtype=np.int64) if layer.bias is None else layer.bias
     parameters = np.empty((3, channels), dtype=np.int64)
-    parameters[:] = [np.broadcast_to(p, channels) for p in (bias, rule.multiplier, rule.shift)]
+    parameters[0], parameters[1], parameters[2] = bias, rule.multiplier, rule.shift
     rules = np.array(
         [
             rounding_index(rule),
@@ -207,7 +207,7 @@ def overflow_record(values: AccumulatorValues, hardware: Hardware) -> OverflowRe
 
 def tallied_record(tallies: NDArray[np.int64], hardware: Hardware) -> OverflowRecord:
     """Sum up the tallies of `kernels.accumulate`."""
-    events, transient, persistent = (int(tallies[:, i].sum()) for i in range(3))
+    events, transient, persistent = tallies[:, :3].sum(axis=0).tolist()
     return _record(
         events, transient, persistent, int(tallies[:, 3].min()), int(tallies[:, 4].max()), hardware
     )
@@ -296,12 +296,14 @@ def _jobs(layer: WeightedLayer, x: Array, hardware: Hardware) -> Iterator[_Job]:
     blocks = 1 if shape.groups > 1 else min(channels, ceil(weights.size / BLOCK_WEIGHTS))
     for i in range(blocks):
         block = weights[channels * i // blocks : channels * (i + 1) // blocks]
-        yield _job(layer, block, images, hardware)
+        part = shape if blocks == 1 else replace(shape, out_channels=len(block))
+        yield _job(layer, block, images, part, hardware)
 
 
-def _job(layer: WeightedLayer, weights: Array, images: Array, hardware: Hardware) -> _Job:
+def _job(
+    layer: WeightedLayer, weights: Array, images: Array, shape: Geometry, hardware: Hardware
+) -> _Job:
     """Prepare the output channels that `weights` (channels, taps, inputs of a group) make."""
-    shape = replace(layer_geometry(layer, images.shape, hardware), out_channels=len(weights))
     pixels = images.shape[0] * shape.out_height * shape.out_width
     planes, largest = _planes(images, layer.input_zero_point, shape)
     rows, factors, starts, norm = kernels.build_steps(
