@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -271,9 +271,8 @@ def capacity(hardware: Hardware) -> Capacity:
 
 def output_planes(step: Step, channels: Range) -> Range:
     """Planes of the output tensor that a range of the step's channels lies in."""
-    feed = step_geometry(step).feed
-    first, last = (step.first_channel + channel for channel in channels)
-    return first // feed, -(-last // feed)
+    feed, first = step_geometry(step).feed, step.first_channel
+    return (first + channels[0]) // feed, -(-(first + channels[1]) // feed)
 
 
 def strip_of(geometry: Geometry, tiles: Range) -> Strip:
@@ -344,15 +343,19 @@ class Cutter:
         if cols:
             entries[1:] = [kernels.column_entries(tile.counts, tile.ends) for tile in self.tiles]
         self._entries = np.cumsum(entries, axis=0)
-        self._known_chunks: dict[tuple[int, int], Group] = {}
-        self._words = np.cumsum([0, *(tile.words.size for tile in self.tiles)])
+        self._words = np.cumsum([0, *(tile.words.size for tile in self.tiles)]).tolist()
+        # The cuts of a step have much in common.
+        self._group = cache(self._group_of)
+        self._needs = cache(self._needs_of)
+        self._chunked = cache(self._cut_tile)
+        self._strip = cache(partial(strip_of, self.geometry))
 
     @cached_property
     def whole(self) -> Capacity:
         """What a single pass of the whole step would take."""
         group = self._group((0, len(self.tiles)))
         pixel_tiles = self.geometry.pixel_tiles
-        lines = strip_of(self.geometry, (0, pixel_tiles)).lines
+        lines = self._strip((0, pixel_tiles)).lines
         return Capacity(
             activation_words=self._activation_words(lines, group.in_words),
             weight_beats=group.blocks[0].held_beats,
@@ -406,31 +409,42 @@ class Cutter:
         while first < len(self.tiles):
             stop = _last_fitting(first, len(self.tiles), partial(self._fits, limit, first))
             fitting = stop > first
-            groups.append(self._group((first, stop)) if fitting else self._chunked(first, limit))
+            weight_beats = limit.weight_beats
+            groups.append(
+                self._group((first, stop)) if fitting else self._chunked(first, weight_beats)
+            )
             first = stop if fitting else first + 1
         return tuple(groups)
 
     def _fits(self, limit: Capacity, first: int, stop: int) -> bool:
         """Whether channel tiles fit with one pixel tile; `_strips` answers for a single one."""
-        words = int(self._words[stop] - self._words[first])
-        channels = self._channels((first, stop))
-        held_beats = self._held_beats(words, self._entries[stop] - self._entries[first], channels)
-        if held_beats > limit.weight_beats:
-            return False
-        if stop - first == 1:
-            return True
-        planes = self._planes((first, stop), channels)
-        inputs = self._activation_words(self._most_lines, planes[1] - planes[0])
-        outputs = self.geometry.strip_tiles * self._bank_words(channels)
+        needs = self._needs((first, stop))
+        if needs.weight_beats > limit.weight_beats or stop - first == 1:
+            return needs.weight_beats <= limit.weight_beats
+        inputs, outputs = needs.activation_words, needs.output_words
         return inputs <= limit.activation_words and outputs <= limit.output_words
+
+    def _needs_of(self, span: Range) -> Capacity:
+        """Find what a pass of channel tiles takes with the smallest strip."""
+        channels, (first, stop) = self._channels(span), span
+        planes = self._planes(span, channels)
+        return Capacity(
+            activation_words=self._activation_words(self._most_lines, planes[1] - planes[0]),
+            weight_beats=self._held_beats(
+                self._words[stop] - self._words[first],
+                self._entries[stop] - self._entries[first],
+                channels,
+            ),
+            output_words=self.geometry.strip_tiles * self._bank_words(channels),
+        )
 
     def _channels(self, span: Range) -> Range:
         first, last = self.tiles[span[0]], self.tiles[span[1] - 1]
         return first.first_channel, last.first_channel + last.channels
 
-    def _group(self, span: Range) -> Group:
+    def _group_of(self, span: Range) -> Group:
         channels = self._channels(span)
-        words = int(self._words[span[1]] - self._words[span[0]])
+        words = self._words[span[1]] - self._words[span[0]]
         block = self._block(words, self._entries[span[1]] - self._entries[span[0]], channels)
         return Group(span, (), (block,), channels, self._planes(span, channels))
 
@@ -457,14 +471,7 @@ class Cutter:
         first, last = _input_channels(self.geometry, channels)
         return first // self.geometry.feed, -(-last // self.geometry.feed)
 
-    def _chunked(self, index: int, limit: Capacity) -> Group:
-        """Cut one channel tile along its words; cuts have the same weight limit often."""
-        key = (index, limit.weight_beats)
-        if key not in self._known_chunks:
-            self._known_chunks[key] = self._cut_tile(index, limit)
-        return self._known_chunks[key]
-
-    def _cut_tile(self, index: int, limit: Capacity) -> Group:
+    def _cut_tile(self, index: int, weight_beats: int) -> Group:
         """Cut one channel tile along its words into the fewest chunks that fit, longest first."""
         group = self._group((index, index + 1))
         tile = self.tiles[index]
@@ -480,7 +487,7 @@ class Cutter:
         blocks: list[Block] = []
         start = 0
         while start < words:
-            stop, block = self._chunk(tile, start, group.channels, limit)
+            stop, block = self._chunk(tile, start, group.channels, weight_beats)
             if stop == start:
                 raise self._too_small(
                     "one window word of one channel tile's weight block",
@@ -494,7 +501,7 @@ class Cutter:
         return Group(group.tiles, tuple(chunks), tuple(blocks), group.channels, group.planes)
 
     def _chunk(
-        self, tile: ChannelTile, start: int, channels: Range, limit: Capacity
+        self, tile: ChannelTile, start: int, channels: Range, weight_beats: int
     ) -> tuple[int, Block]:
         """Find the longest chunk from `start` that fits: one past its last word, and its block."""
 
@@ -504,7 +511,7 @@ class Cutter:
 
         def fits(stop: int) -> bool:
             held_beats = self._held_beats(stop - start, entries(stop), channels)
-            return held_beats <= limit.weight_beats
+            return held_beats <= weight_beats
 
         stop = _last_fitting(start, tile.words.size, fits)
         return stop, self._block(stop - start, entries(max(stop, start + 1)), channels)
@@ -544,7 +551,7 @@ class Cutter:
             )
 
         def fits(first: int, stop: int) -> bool:
-            words = self._activation_words(strip_of(geometry, (first, stop)).lines, in_words)
+            words = self._activation_words(self._strip((first, stop)).lines, in_words)
             outputs = (stop - first) * out_words
             return words <= limit.activation_words and outputs <= limit.output_words
 
@@ -555,7 +562,7 @@ class Cutter:
             stop = _last_fitting(first, end, partial(fits, first))
             if stop < geometry.pixel_tiles:
                 stop = max(first + 1, stop - (stop - first) % least)
-            strips.append(strip_of(geometry, (first, stop)))
+            strips.append(self._strip((first, stop)))
             first = stop
         return tuple(strips)
 
@@ -583,7 +590,7 @@ class Cutter:
             (first, min(first + least, geometry.pixel_tiles))
             for first in range(0, geometry.pixel_tiles, least)
         ]
-        return max(strip_of(geometry, span).lines for span in spans)
+        return max(self._strip(span).lines for span in spans)
 
     def _too_small(self, what: str, key: str, need_bytes: int, way: str) -> HardwareError:
         halves = self.hardware.halves

@@ -107,12 +107,12 @@ class Geometry:
         """Pixel tiles that a strip has a multiple of (rule W7)."""
         return lcm(self.pitch, self.rows) // self.rows if self.form else 1
 
-    @property
+    @cached_property
     def pitch(self) -> int:
         """Pixel indices from one output row to the next (rule M1)."""
         return max(self.out_width, ceil(self.width / self.stride[1]))
 
-    @property
+    @cached_property
     def pixel_tiles(self) -> int:
         """Tiles of R pixel indices (rule M1)."""
         return ceil(((self.out_height - 1) * self.pitch + self.out_width) / self.rows)
