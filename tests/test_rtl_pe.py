@@ -66,6 +66,10 @@ def test_pe_takes_operands_of_sixteen_bit_activations(tmp_path):
     run_random_operands(tmp_path, MAC | {"X_W": 17, "WEIGHT_W": 9, "ACC_BITS": 24})
 
 
+def test_pe_takes_transformed_operands_and_weights(tmp_path):
+    run_random_operands(tmp_path, MAC | {"X_W": 16, "WEIGHT_W": 15, "ACC_BITS": 32})
+
+
 def run_random_operands(folder, parameters):
     run_bench(
         "napier_pe",

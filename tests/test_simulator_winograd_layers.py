@@ -8,7 +8,7 @@ import pytest
 import winograd_cases as cases
 
 from golden.errors import HardwareError
-from golden.network import Padding
+from golden.network import Network, Padding, Tensor
 from golden.run import run
 from rtl_models.reference import golden_network, winograd_forms
 from simulator.energy import DEFAULT_TABLE, TABLES
@@ -200,6 +200,26 @@ def test_auto_passes_over_a_form_whose_sums_might_not_fit():
     )
     reason = simulate(network, with_winograd(hardware, "auto"), values=False).layers[0].reason
     assert "bits" in reason
+
+
+@pytest.mark.parametrize(("channels", "size"), [(64, 224), (512, 28)])
+def test_the_winograd_preset_runs_layers_of_vgg16_in_every_form(channels, size):
+    rng = np.random.default_rng(9)
+    layer = cases.network(rng, "mac4x4").layers[0]
+    rule = replace(layer.requantization, multiplier=np.array([1 << 30], np.int32))
+    layer = replace(
+        layer, weights=rng.integers(-9, 10, (channels, 3, 3, channels)).astype(np.int8), bias=None,
+        padding=Padding(1, 1, 1, 1), requantization=replace(rule, shift=np.array([-9], np.int32)),
+    )  # fmt: skip
+    tensors = tuple(Tensor(name, (1, size, size, channels), "int8") for name in "xy")
+    network = Network("vgg", tensors, (replace(layer, input_zero_point=0),), (0,), (1,))
+    cycles = {}
+    for use in ("off", "f2", "f4", "auto"):
+        hardware = with_winograd(load_hardware("winograd16x16"), use)
+        result = simulate(network, hardware, values=False)
+        assert result.layers[0].algorithm == {"off": "direct", "auto": "f4"}.get(use, use)
+        cycles[use] = result.cycles
+    assert cycles["auto"] == cycles["f4"] < cycles["f2"] < cycles["off"] / 1.9
 
 
 def test_units_are_added_where_they_are_asked_for_and_missing():
