@@ -819,6 +819,7 @@ def _part_channels(
     starts: NDArray[np.int64],
     weights: NDArray[np.signedinteger[Any]],
     first_row: int,
+    bound: int,
     terms: int,
     unary: bool,
     rules: NDArray[np.int64],
@@ -829,19 +830,23 @@ def _part_channels(
 
     `operands` are (blocks, in_channels, lanes), `rows`, `factors` and `starts` the steps, those of
     a weight together where its steps have one sign. `weights` are (channels, 1, inputs), and their
-    first input channel is `first_row`.
+    first input channel is `first_row`. No prefix is larger than `bound`.
     """
     blocks, _, lanes = operands.shape
     total = np.empty(lanes, dtype=factors.dtype)
     least = np.empty(lanes, dtype=factors.dtype)
     most = np.empty(lanes, dtype=factors.dtype)
+    shifted = np.empty(lanes, dtype=factors.dtype)
+    overflows = np.empty(lanes, dtype=factors.dtype)
     acc = np.empty(lanes, dtype=np.int64)
     events = np.empty(lanes, dtype=np.int64)
     first = np.empty(lanes, dtype=np.int64)
     low, high, spill = rules[0], rules[1], rules[3]
     result_low = rules[4] if spill > 0 else low
     result_high = rules[5] if spill > 0 else high
-    single_rows, single_factors, single_starts, _ = build_steps(weights[:0], 0, 1, terms, unary)
+    within = factors.itemsize == 8 or high - low + bound < 1 << 31  # `_contents` may add in lanes
+    single_rows, single_factors, single_starts = rows, factors, starts
+    listed = not unary
     for k in range(starts.size - 1):
         for b in range(blocks):
             _prefixes(
@@ -858,23 +863,25 @@ def _part_channels(
                 for j in range(stop):
                     sums[k, b * lanes + j] += total[j]
                 continue
-            if single_starts.size != starts.size:
-                single_rows, single_factors, single_starts, _ = build_steps(
+            if not listed:
+                single_rows, exact_factors, single_starts, _ = build_steps(
                     weights, 0, 1, terms, unary
                 )
                 single_rows += np.uint32(first_row)
-            _exact(
-                operands[b],
-                single_rows,
-                single_factors,
-                single_starts[k],
-                single_starts[k + 1],
-                lanes,
-                rules,
-                acc,
-                events,
-                first,
-            )
+                single_factors = exact_factors.astype(factors.dtype)
+                listed = True
+            begin, end = single_starts[k], single_starts[k + 1]
+            steps = operands[b], single_rows, single_factors, begin, end, lanes
+            if spill == 0 and within:
+                for j in range(lanes):
+                    shifted[j] = -low
+                    overflows[j] = 0
+                _contents(*steps, high - low, rules[2] != 0, shifted, overflows, least, None)
+                for j in range(stop):
+                    acc[j] = shifted[j] + low
+                    events[j] = overflows[j]
+            else:
+                _exact(*steps, rules, acc, events, first)
             for j in range(stop):
                 sums[k, b * lanes + j] += acc[j]
                 if events[j] > 0:
@@ -955,6 +962,7 @@ def accumulate_parts(
                     starts,
                     chunk,
                     c,
+                    bound,
                     terms,
                     unary,
                     rules,
@@ -970,6 +978,7 @@ def accumulate_parts(
                     starts,
                     chunk,
                     c,
+                    bound,
                     terms,
                     unary,
                     rules,
@@ -1207,6 +1216,26 @@ def rescale_all(
 
 
 @jit
+def _post_process_lanes(
+    value: NDArray[np.int32],
+    parameters: tuple[int, int, int],
+    rule: int,
+    post_bits: int,
+    rules: NDArray[np.int64],
+    codes: NDArray[np.int64],
+) -> None:
+    """Run one channel of `post_process`: (lanes,) to (pixels,)."""
+    zero_point, low, high = rules[2], rules[3], rules[4]
+    bias, multiplier, shift = parameters
+    for j in range(codes.size):
+        biased = int(value[j]) + bias
+        if post_bits == 32:
+            biased = _wrap32(biased)
+        code = rescale(biased, multiplier, shift, rule) + zero_point
+        codes[j] = min(max(code, low), high)
+
+
+@jit
 def _post_process_tile(
     tile: int,
     value: NDArray[np.int32],
@@ -1214,21 +1243,26 @@ def _post_process_tile(
     rules: NDArray[np.int64],
     codes: NDArray[np.int64],
 ) -> None:
-    """Run one pixel tile of `post_process`."""
-    rule, post_bits, zero_point, low, high = rules[0], rules[1], rules[2], rules[3], rules[4]
+    """Run one pixel tile of `post_process`.
+
+    The usual rule has a loop compiled for it alone, of vector instructions; codes leave their
+    channels afterwards, because scattered stores would keep it from that.
+    """
+    rule, post_bits = rules[0], rules[1]
     _, channels, lanes = value.shape
-    for channel in range(channels):
-        bias, multiplier, shift = (
-            parameters[0, channel],
-            parameters[1, channel],
-            parameters[2, channel],
-        )
-        for j in range(min(lanes, codes.shape[0] - tile * lanes)):
-            biased = int(value[tile, channel, j]) + bias
-            if post_bits == 32:
-                biased = _wrap32(biased)
-            code = rescale(biased, multiplier, shift, rule) + zero_point
-            codes[tile * lanes + j, channel] = min(max(code, low), high)
+    first = tile * lanes
+    count = min(lanes, codes.shape[0] - first)
+    by_channel = np.empty((channels, count), dtype=codes.dtype)
+    for c in range(channels):
+        words, found = value[tile, c], by_channel[c]
+        own = parameters[0, c], parameters[1, c], parameters[2, c]
+        if rule == 0 and post_bits == 32:
+            _post_process_lanes(words, own, 0, 32, rules, found)
+        else:
+            _post_process_lanes(words, own, rule, post_bits, rules, found)
+    for j in range(count):
+        for c in range(channels):
+            codes[first + j, c] = by_channel[c, j]
 
 
 @jit_nogil
