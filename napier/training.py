@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,21 +30,20 @@ from golden.certificates import MAX_BITS
 from golden.errors import InputError
 from golden.fitting import Method
 from golden.float_network import FloatArray, FloatNetwork, FloatReshape, FloatSoftmax, FloatWeighted
-from golden.formats import bits_needed
 from golden.network import Network
 from golden.quantization.activations import QuantizationParameters
 from golden.quantization.assemble import (
     assemble,
     prescribed,
-    real_weights,
     stored_parameters,
     tied_tensors,
 )
 from golden.quantization.calibrate import WeightSettings
-from golden.quantization.method import Float64Array, WeightCodes, WeightTask
-from golden.quantization.registry import needs_moments, parse_method
+from golden.quantization.method import WeightCodes
+from golden.quantization.registry import parse_method
 from golden.ranges import Range
 from napier.torch_network import Hook, TorchNetwork, unchanged
+from napier.weight_training import WeightQuantizer, confined_weights, trained_weights
 
 Array = NDArray[Any]
 Progress = Callable[[int, int, str], None]
@@ -55,14 +54,8 @@ FLOAT = "float"
 CONFINED: dict[str, Method] = {"a2q": "a2q", "a2q+": "a2q+"}
 """Stages of `golden.fitting.Method`, each with the bits of the accumulator behind a colon."""
 
-SCALE_CANDIDATES = 32
-"""Scales tried for a channel that must fit an accumulator, before it learns."""
-
 SMALL_WEIGHTS, SMALL_OUTPUTS = 0.05, 1.0
 """Root mean square of a layer's weights, and range of its outputs, below which it learns slower."""
-
-TINY = 1e-12
-"""Stands for the length of a channel of zeros."""
 
 
 @dataclass(frozen=True)
@@ -297,128 +290,6 @@ def _reproducible(training: Training) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[1])
 
 
-# Weights ------------------------------------------------------------------------------------------
-
-
-class _WeightQuantizer(Protocol):
-    """From the weights of a layer, while it learns, to what the hardware will have."""
-
-    def __call__(self, weights: torch.Tensor) -> torch.Tensor:
-        """Real values of the codes; gradients pass."""
-
-    def codes(self, weights: torch.Tensor) -> WeightCodes:
-        """Codes and scales."""
-
-    def learned(self) -> list[torch.Tensor]:
-        """List what it learns itself."""
-
-
-def _rows(weights: torch.Tensor) -> torch.Tensor:
-    return weights.reshape(len(weights), -1)
-
-
-def _logarithms(values: Float64Array) -> torch.Tensor:
-    return torch.tensor(np.log2(values), dtype=torch.float32, requires_grad=True)
-
-
-class _Projected:
-    """Any method of the registry; the gradient of the projection is taken to be 1."""
-
-    def __init__(self, layer: FloatWeighted, settings: WeightSettings) -> None:
-        self.settings = settings
-        if needs_moments(settings.method, settings.options):
-            raise InputError(
-                f"method {settings.text} chooses by calibration data, which change in every step"
-                " of training; fine-tune with a method that needs weights alone"
-            )
-        shape = layer.weights.shape
-        self.kernel = (shape[1], shape[2], shape[3]) if len(shape) == 4 else (1, 1, shape[1])
-
-    def codes(self, weights: torch.Tensor) -> WeightCodes:
-        rows = _rows(weights).detach().numpy().astype(np.float64)
-        task = WeightTask(rows, self.settings.bits, None, self.kernel)
-        return self.settings.method.quantize(task, self.settings.options)
-
-    def __call__(self, weights: torch.Tensor) -> torch.Tensor:
-        reals = torch.from_numpy(real_weights(self.codes(weights), tuple(weights.shape)))
-        return weights + (reals - weights).detach()
-
-    def learned(self) -> list[torch.Tensor]:
-        return []
-
-
-class _Confined:
-    """Weights whose sums an accumulator of P bits holds: A2Q and A2Q+.
-
-    w = g v / |v| with |.| the sum of magnitudes and g at most scale * limit; codes are w / scale
-    rounded toward zero. A2Q+ subtracts the mean of v first. Operands lie in [a, b], a <= 0 <= b,
-    and M = 2**(P - 1) - 1: the limit is M over the power of two that holds every operand's
-    magnitude, and 2 M / (b - a) for A2Q+, half of it for either sign. v, g and scale learn.
-    """
-
-    def __init__(
-        self, weights: torch.Tensor, method: Method, acc_bits: int, operands: Range, bits: int
-    ) -> None:
-        low, high = operands
-        self.method, self.bits, self.levels = method, bits, (1 << (bits - 1)) - 1
-        largest = (1 << (acc_bits - 1)) - 1
-        self.limit = largest / (1 << (bits_needed(low, high) - 1))
-        if method == "a2q+":
-            self.limit = 2 * largest / (high - low)
-        if self.limit < (2 if method == "a2q+" else 1):
-            raise InputError(
-                f"accumulators of {acc_bits} bits cannot hold a single operand ({low} to {high}) as"
-                f" {method} counts it; ask for more bits"
-            )
-        rows = self._direction(weights).detach().numpy().astype(np.float64)
-        norm = np.maximum(np.abs(rows).sum(axis=1), TINY)
-        self.log_scale = _logarithms(self._first_scale(rows, norm))
-        self.log_gain = _logarithms(norm)
-
-    def _first_scale(self, rows: Float64Array, norm: Float64Array) -> Float64Array:
-        """Scale of the least squared error, from all levels used to nothing shortened."""
-        finest = np.maximum(np.abs(rows).max(axis=1), TINY) / self.levels
-        coarsest = np.maximum(norm / self.limit, finest)
-        best: Float64Array = finest
-        least = np.full(len(rows), np.inf)
-        for step in range(SCALE_CANDIDATES + 1):
-            scale = finest * (coarsest / finest) ** (step / SCALE_CANDIDATES)
-            shortened = rows * np.minimum(1, scale * self.limit / norm)[:, np.newaxis]
-            found = scale[:, np.newaxis] * self._toward_zero(shortened, scale)
-            error = ((rows - found) ** 2).sum(axis=1)
-            best, least = np.where(error < least, scale, best), np.minimum(error, least)
-        return best
-
-    def _toward_zero(self, rows: Float64Array, scale: Float64Array) -> NDArray[np.int64]:
-        steps = np.clip(rows / scale[:, np.newaxis], -self.levels, self.levels)
-        return np.trunc(steps).astype(np.int64)
-
-    def _direction(self, weights: torch.Tensor) -> torch.Tensor:
-        rows = _rows(weights)
-        return rows - rows.mean(dim=1, keepdim=True) if self.method == "a2q+" else rows
-
-    def _real(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights before they are rounded, and the scales."""
-        direction, scale = self._direction(weights), torch.exp2(self.log_scale)
-        gain = torch.minimum(torch.exp2(self.log_gain), scale * self.limit)
-        norm = direction.abs().sum(dim=1).clamp_min(TINY)
-        return direction * (gain / norm)[:, None], scale
-
-    def codes(self, weights: torch.Tensor) -> WeightCodes:
-        rows, scale = (x.detach().numpy().astype(np.float64) for x in self._real(weights))
-        codes = self._toward_zero(rows, scale)
-        return WeightCodes(codes, scale, self.bits, float(codes.size * self.bits))
-
-    def __call__(self, weights: torch.Tensor) -> torch.Tensor:
-        rows, scale = self._real(weights)
-        codes = torch.from_numpy(self.codes(weights).codes.astype(np.float32))
-        reals = rows + scale[:, None] * (codes - rows / scale[:, None]).detach()
-        return reals.reshape(weights.shape)
-
-    def learned(self) -> list[torch.Tensor]:
-        return [self.log_gain, self.log_scale]
-
-
 # Activations --------------------------------------------------------------------------------------
 
 
@@ -489,7 +360,7 @@ class _Trainer:
     def begin(self, number: int, stage: Stage) -> None:
         """Put the quantizers of a stage in and start its optimizer."""
         self.number, self.stage, self.done = number, stage, 0
-        self.quantizers: dict[int, _WeightQuantizer] = {}
+        self.quantizers: dict[int, WeightQuantizer] = {}
         groups: list[dict[str, Any]] = []
         if stage.method != FLOAT:
             self.quantizers = {
@@ -519,17 +390,18 @@ class _Trainer:
         output = self.activations.start[target]
         return min(1.0, output.scale * (output.high - output.low) / SMALL_OUTPUTS)
 
-    def _quantizer(self, index: int, layer: FloatWeighted) -> _WeightQuantizer:
+    def _quantizer(self, index: int, layer: FloatWeighted) -> WeightQuantizer:
+        weights = self.student.weights[index]
         if layer.name in self.layers:
-            return _Projected(layer, self.layers[layer.name])
+            return trained_weights(layer, weights, self.layers[layer.name])
         name, _, width = self.stage.method.partition(":")
         if name not in CONFINED:
             method, options = parse_method(self.stage.method)
-            return _Projected(layer, WeightSettings(method, options, self.stage.bits))
+            settings = WeightSettings(method, options, self.stage.bits)
+            return trained_weights(layer, weights, settings)
         acc_bits = _acc_bits(name, width)
         operands = self._operands(layer.inputs[0])
-        weights, kind = self.student.weights[index], CONFINED[name]
-        return _Confined(weights, kind, acc_bits, operands, self.stage.bits)
+        return confined_weights(weights, CONFINED[name], acc_bits, operands, self.stage.bits)
 
     def _operands(self, tensor: int) -> Range:
         """Codes of 8 bits minus the zero point, which does not learn."""

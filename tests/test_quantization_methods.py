@@ -17,7 +17,7 @@ from golden.quantization.clipping import (
 from golden.quantization.codes import Levels, nhot_levels
 from golden.quantization.method import Moments, WeightTask
 from golden.quantization.registry import methods, parse_method
-from golden.quantization.search import output_cosines, output_errors
+from golden.quantization.search import output_cosines, output_errors, output_gains
 from golden.quantization.ternary import exact_scales
 
 CHANNELS, KERNEL = 6, (3, 3, 8)
@@ -401,6 +401,16 @@ def test_moments_give_the_cosine_and_error_of_the_outputs():
     np.testing.assert_allclose(
         output_errors(weights, task.moments), ((found - outputs) ** 2).sum(axis=0), rtol=1e-9
     )
+
+
+def test_scale_of_easyquant_has_the_least_squared_error_for_its_codes():
+    """The cosine alone would leave the outputs as long as clipping made them."""
+    task, rounded, outputs = layer()
+    found = quantized("easyquant", WeightTask(task.weights, 4, task.moments))
+    sums = rounded @ found.codes.T
+    best = (sums * outputs).sum(axis=0) / (sums**2).sum(axis=0)
+    np.testing.assert_allclose(found.scales, best, rtol=1e-9)
+    assert (output_gains(-task.weights, task.moments) == 1).all()  # no scale turns it round
 
 
 def test_moments_of_groups_belong_to_their_channels():

@@ -35,7 +35,9 @@ from golden.quantization.calibrate import (
     QuantizedNetwork,
     Settings,
     WeightSettings,
+    _channel_gains,
     _moments,
+    _Walk,
     activation_bits,
     quantize_network,
 )
@@ -296,12 +298,11 @@ def test_every_layer_sees_what_the_quantized_layers_before_it_leave(
         if isinstance(layer, FloatConv2D | FloatDense)
     }
     layers = tuple(fake.get(layer.name, layer) for layer in network.layers)
-    # tied tensors hold rounded values already, so rounding them again changes averages only
     tensors = run_float(replace(network, layers=layers), samples, found.parameters)
-    for layer in layers[:3]:
+    assert set(seen) == {"stem", "depthwise", "grouped", "dense"}
+    for layer in layers:
         if layer.name in seen:
             np.testing.assert_allclose(seen[layer.name], tensors[layer.inputs[0]], atol=1e-6)
-    assert set(seen) == {"stem", "depthwise", "grouped", "dense"}
 
 
 def output_cosine(found: QuantizedNetwork, network: FloatNetwork, samples: Array) -> float:
@@ -321,6 +322,45 @@ def test_easyquant_is_nearer_than_the_largest_value_at_few_bits() -> None:
     )
     cosines = [output_cosine(each, network, samples[40:80]) for each in (by_range, searched)]
     assert cosines[1] > cosines[0]
+
+
+def test_what_sums_and_means_read_is_searched_too() -> None:
+    """The largest value of each tensor is far out, so that every search clips it."""
+    network = residual_network()
+    samples = images(20, 6, 6, 2)
+    samples[0] *= 4
+    settings = {"activation_bits": 4, "scheme": "symmetric"}
+    by_range = quantize_network(network, with_method("uniform", 4, **settings), samples)
+    searched = quantize_network(
+        network, with_method("easyquant", 4, **settings, search="paper"), samples
+    )
+    ratios = [searched.parameters[i].scale / by_range.parameters[i].scale for i in range(15)]
+    read = [0, 1, 2, 3, 8, 9, 10, 11]  # 4 to 7 share the scale of 3, 12 that of 11
+    assert all(ratios[i] < 0.95 for i in (1, 2, 10))  # of sums and the mean
+    assert all(ratios[i] != 1 for i in read)
+    assert ratios[13] == 1  # the result stays
+
+
+def test_an_average_reads_codes_that_its_own_scale_has_clipped() -> None:
+    """0 and 9 are averaged as 0 and 7, or 0 and 5; halves go to even codes."""
+    layer = FloatPool2D("average", (0,), (1,), "average", (1, 2), (1, 2), Padding())
+    reader = FloatMean("mean", (1,), (2,), (1, 2), False)
+    shapes = ((1, 1, 2, 1), (1, 1, 1, 1), (1, 1))
+    tensors = tuple(FloatTensor(f"t{i}", shape) for i, shape in enumerate(shapes))
+    network = FloatNetwork("average", tensors, (layer, reader), (0,), (2,))
+    x = np.array([0, 9], np.float32).reshape(1, 1, 2, 1)
+    walk = _Walk(network, {0: x})
+    walk.step(layer, {}, None, {})
+    assert walk.read(1, QuantizationParameters(1.0, 0, -7, 7)).item() == 4
+    assert walk.read(1, QuantizationParameters(1.0, 0, -5, 5)).item() == 2
+    assert walk.real[1].item() == 4.5
+
+
+def test_scales_take_up_what_clipping_took_from_a_channel() -> None:
+    """Channel 0 comes out at half its length, channel 1 as it is, channel 2 not at all."""
+    aims = np.array([[2.0, 1, 3], [4, -1, 3]], np.float32)
+    found = np.array([[1.0, 1, 0], [2, -1, 0]], np.float32)
+    assert _channel_gains(aims, found).tolist() == [2, 1, 1]
 
 
 def test_corrected_biases_take_up_the_mean_error() -> None:

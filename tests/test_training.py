@@ -50,6 +50,7 @@ from napier.training import (
     fine_tune,
     train_float,
 )
+from napier.weight_training import trained_weights
 from simulator.hardware import load_hardware
 from simulator.machine import simulate
 
@@ -209,6 +210,42 @@ def test_trained_codes_are_values_of_the_last_method() -> None:
     powers = {0, *(sign << e for sign in (1, -1) for e in range(7))}
     assert all(set(np.unique(codes.codes)) <= powers for codes in result.weights.values())
     assert [epoch.stage for epoch in result.epochs] == [0, 1]
+
+
+def test_two_scales_get_the_gradients_of_their_weights() -> None:
+    """Trained ternary quantization, equations 7 and 8; in octaves, so times p ln 2."""
+    weights = torch.tensor([[2.0, 1.0, 0.2, -0.5, -0.5]], requires_grad=True)
+    method, options = parse_method("ttq")
+    layer = FloatDense(
+        "dense", (0,), (1,), weights.detach().numpy(), np.zeros(1, np.float32), "none"
+    )
+    learning = trained_weights(layer, weights, WeightSettings(method, options, 8))
+    # of 2, 1 and 0.2 keeping the first two is best, at their mean: p = 1.5, m = 0.5
+    values = learning(weights)
+    np.testing.assert_allclose(
+        values.detach().numpy(), [[1.5, 1.5, 0, -0.5, -0.5]], atol=1.5 / 127 / 2
+    )
+    torch.autograd.backward((values * torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])).sum())
+    (scales,) = learning.learned()
+    assert scales.grad is not None
+    assert weights.grad is not None
+    expected = np.array([[1.5 * (1 + 2)], [-0.5 * (4 + 5)]]) * np.log(2)
+    np.testing.assert_allclose(scales.grad.numpy(), expected, rtol=1e-5)
+    unit = (1.5 + 0.5) / 2
+    factors = np.array([[1.5, 1.5, unit, 0.5, 0.5]]) / unit
+    np.testing.assert_allclose(weights.grad.numpy(), factors * [[1, 2, 3, 4, 5]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["exact", "threshold"])
+def test_both_scales_of_ttq_learn(rule: str) -> None:
+    text = f"ttq:rule={rule}"
+    start, after = (tuned([Stage(text, epochs, 1e-2)], count=300) for epochs in (0, 2))
+    assert after.epochs[1].loss < after.epochs[0].loss
+    for name in ("block_1", "dense"):
+        both = [result.weights[name] for result in (start, after)]
+        ratios = [codes.codes.max(axis=1) / -codes.codes.min(axis=1) for codes in both]
+        assert (ratios[0] != ratios[1]).mean() > 0.5
+        assert all(len(np.unique(row)) <= 3 for row in both[1].codes)
 
 
 def test_a_fine_tuned_network_has_the_same_bits_in_the_simulator() -> None:

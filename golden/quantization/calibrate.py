@@ -4,8 +4,10 @@
 2. Weights, layer by layer in order: each sees its inputs as the quantized layers before it leave
    them, and the outputs of the float network as its aim.
 3. Where asked for, scales of activations are searched, layer by layer in order again: of the input
-   of each layer, so that its outputs are nearest in angle to those of the float network. The start
-   is the better of the largest value and of the range of least divergence.
+   of each layer, so that its outputs are nearest in angle to those of the float network. Of inputs
+   of layers that do not multiply (sums, means), which the paper leaves in floating point, the angle
+   of the tensor itself counts. The start is the better of the largest value and of the range of
+   least divergence.
 4. 2 and 3 again for every further round (EasyQuant, algorithm 1).
 5. Where asked for, biases take up the mean error of each channel, in order.
 
@@ -233,17 +235,23 @@ def layer_settings(network: FloatNetwork, settings: Settings) -> dict[str, Weigh
 def activation_bits(network: FloatNetwork, settings: Settings) -> dict[int, int]:
     """Bits of the codes of every tensor; see the module's text for who keeps 8."""
     groups = tied_tensors(network)
-    used: set[int] = set()
-    for layer in reversed(network.layers):
-        if isinstance(layer, FloatWeighted) or layer.outputs[0] in used:
-            used.update(layer.inputs)
     bits = dict.fromkeys(groups, settings.activation_bits)
     bits |= {groups[index]: settings.input_bits for index in network.inputs}
-    bits |= {group: END_BITS for index, group in enumerate(groups) if index not in used}
+    used = multiplied(network)
+    bits |= {group: END_BITS for index, group in enumerate(groups) if not used[index]}
     if settings.keep_ends:
         ends = (*network.inputs, weighted_layers(network)[-1].inputs[0])
         bits |= {groups[index]: END_BITS for index in ends}
     return {index: bits[group] for index, group in enumerate(groups)}
+
+
+def multiplied(network: FloatNetwork) -> list[bool]:
+    """Say of every tensor whether a layer that multiplies is computed from it."""
+    used: set[int] = set()
+    for layer in reversed(network.layers):
+        if isinstance(layer, FloatWeighted) or layer.outputs[0] in used:
+            used.update(layer.inputs)
+    return [index in used for index in range(len(network.tensors))]
 
 
 class _Calibration:
@@ -378,7 +386,9 @@ class _Calibration:
                 moments = None
                 if self._wants(self.chosen[layer.name]):
                     source = layer.inputs[0]
-                    moments = _moments(layer, walk.read(source, self.parameters), walk.real[source])
+                    moments = _moments(
+                        layer, walk.read(source, self.parameters[source]), walk.real[source]
+                    )
                 self.codes[layer.name] = self._weight_codes(layer, moments)
             walk.step(layer, self.parameters, self._weights_of(layer), self.biases)
 
@@ -402,47 +412,54 @@ class _Calibration:
     # -- scales of activations by search
 
     def _search_activations(self) -> None:
-        """Search the input of every layer that multiplies; the first that reads it decides."""
+        """Search what every layer reads, in order; the first layer that reads a tensor decides."""
         assert self.inputs is not None  # checked before
         few = {index: values[:SEARCH_SAMPLES] for index, values in self.inputs.items()}
         walk = _Walk(self.network, few)
         searched = {self.groups[index] for index in self.held}
+        searched |= {self.groups[i] for i, used in enumerate(multiplied(self.network)) if not used}
         for layer in self.network.layers:
             self._tell(layer.name)
-            if isinstance(layer, FloatWeighted) and self.groups[layer.inputs[0]] not in searched:
-                group = self.groups[layer.inputs[0]]
-                searched.add(group)
-                scale = self._searched_scale(layer.inputs[0], walk)
-                for index in (i for i, each in enumerate(self.groups) if each == group):
-                    changed = replace(self.parameters[index], scale=scale)
-                    self.parameters[index] = stored_parameters(changed)
+            for source in () if isinstance(layer, TIED) else layer.inputs:
+                group = self.groups[source]
+                if group not in searched:
+                    searched.add(group)
+                    self._share_scale(group, self._searched_scale(source, walk))
+            if isinstance(layer, FloatWeighted) and self._wants(self.chosen[layer.name]):
+                self._fit_gains(layer, walk)
             walk.step(layer, self.parameters, self._weights_of(layer), self.biases)
+
+    def _fit_gains(self, layer: FloatWeighted, walk: _Walk) -> None:
+        """Let the scales of a layer's channels take up what clipping its input took from them."""
+        (source,) = layer.inputs
+        weights, codes = self._weights_of(layer), self.codes[layer.name]
+        found = linear(layer, walk.read(source, self.parameters[source]), weights)
+        gains = _channel_gains(linear(layer, walk.real[source]), found)
+        self.codes[layer.name] = replace(codes, scales=codes.scales * gains)
+
+    def _share_scale(self, group: int, scale: float) -> None:
+        for index in (i for i, each in enumerate(self.groups) if each == group):
+            changed = replace(self.parameters[index], scale=scale)
+            self.parameters[index] = stored_parameters(changed)
 
     def _searched_scale(self, index: int, walk: _Walk) -> float:
         """Scale of a tensor at which the outputs of its readers are nearest in angle."""
         assert self.settings.search is not None  # or nobody asks
-        start, values = self.parameters[index], walk.quantized[index]
-        layers = [
-            layer
-            for layer in weighted_layers(self.network)
-            if layer.inputs[0] == index and layer.name in self.codes
-        ]
-        aims = [linear(layer, walk.real[index]) for layer in layers]
+        start, real = self.parameters[index], walk.real[index]
+        readers = [each for each in self.network.layers if index in each.inputs]
+        layers = [each for each in readers if isinstance(each, FloatWeighted)]
+        aims = [linear(layer, real) for layer in layers]
         weights = [self._weights_of(layer) for layer in layers]
-        added = any(
-            self.groups[index] in (self.groups[i] for i in layer.inputs)
-            for layer in self.network.layers
-            if not isinstance(layer, (FloatWeighted, *TIED))
-        )
+        plain = any(not isinstance(each, (FloatWeighted, *TIED)) for each in readers)
 
         def score(scales: NDArray[np.float64]) -> NDArray[np.float64]:
-            x = rounded(values, replace(start, scale=float(scales[0])))
+            x = walk.read(index, replace(start, scale=float(scales[0])))
             cosines = [
                 _sample_cosines(aim, linear(layer, x, w)).mean()
                 for layer, w, aim in zip(layers, weights, aims, strict=True)
             ]
-            if added:  # a sum takes the tensor as it is, so its own angle counts too
-                cosines.append(_sample_cosines(walk.real[index], x).mean())
+            if plain:  # a sum takes the tensor as it is, so its own angle counts
+                cosines.append(_sample_cosines(real, x).mean())
             return np.array([np.mean(cosines)])
 
         begin = max(self._starts(index), key=lambda scale: float(score(np.array([scale]))[0]))
@@ -472,8 +489,9 @@ class _Calibration:
             self._tell(layer.name)
             weights = self._weights_of(layer)
             if isinstance(layer, FloatWeighted):
-                aim = linear(layer, walk.real[layer.inputs[0]])
-                found = linear(layer, walk.read(layer.inputs[0], self.parameters), weights)
+                (source,) = layer.inputs
+                aim = linear(layer, walk.real[source])
+                found = linear(layer, walk.read(source, self.parameters[source]), weights)
                 axes = tuple(range(aim.ndim - 1))
                 error = (aim - found).mean(axis=axes, dtype=np.float64)
                 self.biases[layer.name] = (layer.bias + error).astype(np.float32)
@@ -484,19 +502,27 @@ class _Walk:
     """The float network and its quantized prefix, layer by layer, side by side.
 
     `real` holds float tensors, `quantized` what the quantized layers compute before its own scale
-    rounds it; tensors that nobody reads any more are dropped.
+    rounds it; of layers that only move or compare codes it holds nothing, as their tensors follow
+    from those of the same scale. What nobody reads any more is dropped.
     """
 
     def __init__(self, network: FloatNetwork, inputs: Mapping[int, FloatArray]) -> None:
         self.network = network
         self.real = dict(inputs)
         self.quantized = dict(inputs)
-        self.last = {i: n for n, layer in enumerate(network.layers) for i in layer.inputs}
+        self.makers = {layer.outputs[0]: layer for layer in network.layers}
+        groups = tied_tensors(network)
+        last = {groups[i]: n for n, layer in enumerate(network.layers) for i in layer.inputs}
+        self.last = {index: last.get(group) for index, group in enumerate(groups)}
         self.position = 0
 
-    def read(self, index: int, parameters: Mapping[int, QuantizationParameters]) -> FloatArray:
-        """Values of a quantized tensor."""
-        return rounded(self.quantized[index], parameters[index])
+    def read(self, index: int, parameters: QuantizationParameters) -> FloatArray:
+        """Values of a quantized tensor; those it is tied to are rounded by the same parameters."""
+        maker = self.makers.get(index)
+        if not isinstance(maker, TIED):
+            return rounded(self.quantized[index], parameters)
+        sources = [self.read(i, parameters) for i in maker.inputs]
+        return rounded(run_layer(maker, sources, self.network.tensors[index]), parameters)
 
     def step(
         self,
@@ -510,19 +536,25 @@ class _Walk:
         output = self.network.tensors[target]
         self.real[target] = run_layer(layer, [self.real[i] for i in layer.inputs], output)
         if isinstance(layer, FloatWeighted):
-            sums = linear(layer, self.read(layer.inputs[0], parameters), weights)
+            (source,) = layer.inputs
+            sums = linear(layer, self.read(source, parameters[source]), weights)
             result = activate(sums + biases[layer.name], layer.activation)
             self.quantized[target] = result.reshape(-1, *output.shape[1:])
-        elif isinstance(layer, TIED):  # one scale before and after: rounded where it is read
-            sources = [self.quantized[i] for i in layer.inputs]
+        elif not isinstance(layer, TIED):
+            sources = [self.read(i, parameters[i]) for i in layer.inputs]
             self.quantized[target] = run_layer(layer, sources, output)
-        else:
-            sources = [self.read(i, parameters) for i in layer.inputs]
-            self.quantized[target] = run_layer(layer, sources, output)
-        for index in layer.inputs:
-            if self.last[index] == self.position and index in self.real:
-                del self.real[index], self.quantized[index]
+        for index in [i for i in self.real if self.last[i] == self.position]:
+            del self.real[index]
+            self.quantized.pop(index, None)
         self.position += 1
+
+
+def _channel_gains(aims: FloatArray, found: FloatArray) -> NDArray[np.float64]:
+    """Factor on each channel (the last axis) of `found` with the least squared error to `aims`."""
+    a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (aims, found))
+    inner, power = (a * b).sum(axis=0), (b * b).sum(axis=0)
+    gains = np.divide(inner, power, out=np.ones_like(inner), where=power > 0)
+    return np.where(gains > 0, gains, 1.0)
 
 
 def _sample_cosines(aims: FloatArray, found: FloatArray) -> NDArray[np.float64]:

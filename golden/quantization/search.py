@@ -103,6 +103,17 @@ def output_errors(weights: Float64Array, moments: Moments) -> Float64Array:
     return np.asarray(np.maximum(power - 2 * inner + moments.power, 0))
 
 
+def output_gains(weights: Float64Array, moments: Moments) -> Float64Array:
+    """Factor on each channel's scale with the least squared error of its outputs, (C,).
+
+    A cosine does not see the length of a channel's outputs, which clipping shortens; the layers
+    behind do. 1 where the outputs are zero or point away.
+    """
+    power, inner = _power_and_inner(weights, moments)
+    gains = np.divide(inner, power, out=np.ones_like(inner), where=power > 0)
+    return np.where(gains > 0, gains, 1.0)
+
+
 def _power_and_inner(weights: Float64Array, moments: Moments) -> tuple[Float64Array, Float64Array]:
     """|o^|**2 and <o, o^> of each channel."""
     groups, taps, _ = moments.gram.shape

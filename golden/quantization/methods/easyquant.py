@@ -1,7 +1,9 @@
 """EasyQuant: uniform codes whose scale brings each output channel nearest in angle.
 
 The start is the scale of the largest magnitude; see `golden.quantization.search` for what is tried.
-The cosine is taken over all calibration data at once, from its moments. Alternation with the scales
+The cosine is taken over all calibration data at once, from its moments. It does not see the length
+of a channel's outputs, so that the scale which the codes stand for takes up what clipping took, by
+least squares: the codes and the cosine stay. Alternation with the scales
 of activations, layer after layer, is the business of whoever quantizes the network.
 """
 
@@ -13,6 +15,7 @@ from golden.quantization.method import Method, Options, WeightCodes, WeightTask
 from golden.quantization.search import (
     SEARCH_RANGES,
     output_cosines,
+    output_gains,
     require_moments,
     search_scale,
 )
@@ -31,6 +34,7 @@ def quantize(task: WeightTask, options: Options) -> WeightCodes:
     ranges = next(name for name in SEARCH_RANGES if name == options["ranges"])
     scales = search_scale(start, score, ranges)
     codes = symmetric_codes(rows, scales, bits)
+    scales = scales * output_gains(scales[:, None] * codes, moments)
     return WeightCodes(codes, scales, bits, codes.size * bits)
 
 

@@ -2,16 +2,16 @@
 
 ``rule=exact``: the least squared error, which falls apart into that of the positive and that of the
 negative weights, each an exact ternary optimum. ``rule=threshold``: weights above t max |w| in
-magnitude are kept, as the paper starts, and each sign's scale is the mean of its kept weights; the
-paper goes on to train both scales. The larger scale gets the largest code, the other one the
-nearest, and with ``exact`` thresholds follow the rounded scales.
+magnitude are kept, as the paper starts, and each sign's scale is the mean of its kept weights. The
+paper goes on to train both scales, and so does `napier finetune`. The larger scale gets the largest
+code, the other one the nearest, and with ``exact`` thresholds follow the rounded scales.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from golden.quantization.clipping import unit_where_zero
+from golden.quantization.clipping import Float64Array, unit_where_zero
 from golden.quantization.codes import largest_code
 from golden.quantization.method import Method, Options, WeightCodes, WeightTask
 from golden.quantization.ternary import (
@@ -24,22 +24,47 @@ from golden.quantization.ternary import (
 
 def quantize(task: WeightTask, options: Options) -> WeightCodes:
     """Quantize one layer."""
-    rows, largest = task.weights, largest_code(task.bits)
-    sides = [np.maximum(rows, 0), np.maximum(-rows, 0)]
-    fixed = float(options["t"]) * np.abs(rows).max(axis=1)
-    exact = options["rule"] == "exact"
-    reals = [exact_scales(side) if exact else means_of_kept(side, fixed) for side in sides]
-    scales = unit_where_zero(np.maximum(*reals) / largest)
-    steps = [np.rint(real / scales) for real in reals]
-    kept = [
-        ternary_codes(side, step * scales / 2 if exact else fixed)
-        for side, step in zip(sides, steps, strict=True)
-    ]
-    positive, negative = (
-        q * step.astype(np.int64)[:, np.newaxis] for q, step in zip(kept, steps, strict=True)
-    )
-    bits = trit_storage_bits(rows.size) + len(rows) * task.bits
-    return WeightCodes(positive - negative, scales, task.bits, bits)
+    scales = starting_scales(task.weights, options)
+    return two_scale_codes(task.weights, scales, task.bits, options)
+
+
+def starting_scales(rows: Float64Array, options: Options) -> Float64Array:
+    """Scales that follow from the weights: (2, C), of the positive and of the negative ones."""
+    fixed = _fixed_thresholds(rows, options)
+    sides = np.maximum(rows, 0), np.maximum(-rows, 0)
+    if options["rule"] == "exact":
+        return np.stack([exact_scales(side) for side in sides])
+    return np.stack([means_of_kept(side, fixed) for side in sides])
+
+
+def two_scale_codes(
+    rows: Float64Array, reals: Float64Array, bits: int, options: Options
+) -> WeightCodes:
+    """Codes for scales that are given.
+
+    Parameters
+    ----------
+    rows : (C, K) float64 array
+    reals : (2, C) float64 array
+        Of the positive and of the negative weights, not negative.
+    bits : int
+    options : mapping
+        ``rule=exact`` takes the nearest of +p, 0 and -m; else thresholds are t max |w|.
+    """
+    scales = unit_where_zero(reals.max(axis=0) / largest_code(bits))
+    fixed = _fixed_thresholds(rows, options)
+    codes = np.zeros(rows.shape, np.int64)
+    for sign, real in zip((1, -1), reals, strict=True):
+        step = np.rint(real / scales)
+        threshold = step * scales / 2 if options["rule"] == "exact" else fixed
+        kept = ternary_codes(np.maximum(sign * rows, 0), threshold)
+        codes += sign * kept * step.astype(np.int64)[:, np.newaxis]
+    storage_bits = trit_storage_bits(rows.size) + len(rows) * bits
+    return WeightCodes(codes, scales, bits, storage_bits)
+
+
+def _fixed_thresholds(rows: Float64Array, options: Options) -> Float64Array:
+    return np.asarray(float(options["t"]) * np.abs(rows).max(axis=1))
 
 
 METHOD = Method(
