@@ -476,6 +476,12 @@ def fit(
     metavar="P",
     help="Plan sums of P bits that spill and never overflow.",
 )
+@click.option(
+    "--activation-terms",
+    type=click.IntRange(1, 8),
+    metavar="N",
+    help="Also compare with activations that are N-hot.",
+)
 @click.option("--input", "inputs", multiple=True, metavar="X.npy", help="Samples to calibrate on.")
 @click.option("--test", "tests", multiple=True, metavar="X.npy", help="Samples to compare on.")
 @click.option("--labels", "labels_path", metavar="Y.npy", help="Classes of --test, from 0.")
@@ -498,6 +504,7 @@ def quantize(
     keep_ends: bool,
     correct_bias: bool,
     partial_sum_bits: int | None,
+    activation_terms: int | None,
     inputs: tuple[str, ...],
     tests: tuple[str, ...],
     labels_path: str | None,
@@ -543,7 +550,7 @@ def quantize(
         raise InputError("--labels and --codes belong to the samples of --test; add --test X.npy")
     request = Request(
         *(method, bits, layers, activation_bits, input_bits, scheme, scales, rounds),
-        *(keep_ends, correct_bias, partial_sum_bits),
+        *(keep_ends, correct_bias, partial_sum_bits, activation_terms),
     )
     parse_settings(request)
     source = load_source(model)

@@ -32,6 +32,7 @@ from golden.quantization.calibrate import (
 from golden.quantization.clipping import RANGE_RULES, RangeRule
 from golden.quantization.from_integer import dequantize
 from golden.quantization.method import WeightCodes
+from golden.quantization.nhot_activations import run_nhot
 from golden.quantization.partial_sums import PartialSumPlan, partial_sum_plan
 from golden.quantization.registry import methods, parse_method
 from golden.quantization.search import SEARCH_RANGES, SearchRanges
@@ -99,6 +100,7 @@ class Request:
     keep_ends: bool = False
     correct_bias: bool = False
     partial_sum_bits: int | None = None
+    activation_terms: int | None = None
 
 
 # -- what is read ---------------------------------------------------------------------------------
@@ -280,6 +282,10 @@ def quantize_document(
         plan = partial_sum_plan(quantized.network, request.partial_sum_bits, inputs, progress)
     quantized = replace(quantized, network=_named(quantized.network, settings, plan))
     samples = test or calibration
+    if request.activation_terms is not None and samples is None:
+        raise InputError(
+            "--activation-terms compares networks on samples, and there are none; add --test X.npy"
+        )
     found = None if samples is None else _compare(source.network, quantized, samples, progress)
     losses = {} if found is None else found.losses
     document: Document = {
@@ -307,6 +313,9 @@ def quantize_document(
         ],
         "output": losses.get(source.network.outputs[0]),
         "partial_sums": None if plan is None else _plan_entry(plan),
+        "nhot_activations": None
+        if request.activation_terms is None or samples is None or found is None
+        else _nhot_entry(quantized, samples, found, labels, request.activation_terms),
         "comparison": None
         if test is None or found is None
         else _comparison_entry(found, test, labels),
@@ -481,6 +490,29 @@ def _compare(
     return _Comparison(losses, before, after)
 
 
+def _nhot_entry(
+    quantized: QuantizedNetwork,
+    samples: Samples,
+    found: _Comparison,
+    labels: Array | None,
+    terms: int,
+) -> Document:
+    """Say what is left where layers multiply by n-hot activations, which no array here does."""
+    codes, parts = input_codes(quantized, samples), []
+    for start in range(0, samples.count, BATCH_SAMPLES):
+        batch = [x[start : start + BATCH_SAMPLES] for x in codes]
+        output = run_nhot(quantized.network, quantized.parameters, batch, terms)[0]
+        parts.append(output.reshape(len(output), -1).argmax(axis=1))
+    choices = np.concatenate(parts)
+    return {
+        "terms": terms,
+        "inputs": samples.description,
+        "samples": samples.count,
+        "top1_agreement": float(np.mean(choices == found.before)),
+        "accuracy": None if labels is None else float(np.mean(choices == labels)),
+    }
+
+
 def _decibels(power: float, error: float) -> float | None:
     """Ratio of powers in dB; None where it is infinite or nothing is there."""
     ratio = 10 * log10(power / error) if power > 0 and error > 0 else float("inf")
@@ -560,7 +592,14 @@ def _verdict(document: Document) -> list[str]:
         lines.append(f"cosine and SQNR of what layers write: {samples['inputs']}, all samples")
     if document["partial_sums"] is not None:
         lines += _plan_lines(document["partial_sums"])
-    comparison = document["comparison"]
+    lines += _compared_lines(document)
+    return lines
+
+
+def _compared_lines(document: Document) -> list[str]:
+    """Top-1 of the network, and of the same with n-hot activations."""
+    lines = []
+    comparison, nhot = document["comparison"], document["nhot_activations"]
     if comparison is not None:
         text = f"{comparison['inputs']}: same top-1 {comparison['top1_agreement']:.1%}"
         if comparison["accuracy"] is not None:
@@ -568,6 +607,11 @@ def _verdict(document: Document) -> list[str]:
                 f", accuracy {comparison['accuracy_float']:.1%} float,"
                 f" {comparison['accuracy']:.1%} quantized"
             )
+        lines.append(text)
+    if nhot is not None:
+        text = f"activations {nhot['terms']}-hot, too: same top-1 {nhot['top1_agreement']:.1%}"
+        if nhot["accuracy"] is not None:
+            text += f", accuracy {nhot['accuracy']:.1%}"
         lines.append(text)
     return lines
 

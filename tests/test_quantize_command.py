@@ -131,6 +131,27 @@ def test_the_table_fits_eighty_columns(work: Path) -> None:
     assert max(len(line) for line in quantize("--list").splitlines()) <= 80
 
 
+def test_activations_become_nhot_only_in_the_comparison(work: Path) -> None:
+    arguments = ("--input", "calib.npy", "--test", "x.npy", "--labels", "y.npy")
+    plain = quantize(*arguments, "-o", "plain.npz")
+    found = {}
+    for terms in (8, 2, 1):
+        out = f"{terms}.npz"
+        text = quantize(*arguments, "--activation-terms", str(terms), "--json", "q.json", "-o", out)
+        assert f"activations {terms}-hot, too: same top-1" in text
+        assert max(len(line) for line in text.splitlines()) <= 80
+        found[terms] = json.loads(Path("q.json").read_text())
+        assert Path(out).read_bytes() == Path("plain.npz").read_bytes()
+    assert "-hot, too" not in plain
+    compared, entry = found[8]["comparison"], found[8]["nhot_activations"]
+    assert entry["terms"] == 8  # every operand is a sum of so many: nothing changes
+    assert entry["top1_agreement"] == compared["top1_agreement"]
+    accuracies = [found[terms]["nhot_activations"]["accuracy"] for terms in (1, 2, 8)]
+    assert accuracies[0] < accuracies[1]
+    assert accuracies[2] - accuracies[1] <= 0.04
+    assert "add --test X.npy" in refused("plain.npz", "--activation-terms", "2", "-o", "z.npz")
+
+
 def test_codes_of_the_samples_are_written_for_the_other_commands(work: Path) -> None:
     quantize("--input", "calib.npy", "--test", "x.npy", "--codes", "codes.npy", "-o", "out.npz")
     np.testing.assert_array_equal(np.load("codes.npy"), np.load("x.npy"))  # the same input scale

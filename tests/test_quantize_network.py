@@ -43,6 +43,7 @@ from golden.quantization.calibrate import (
 )
 from golden.quantization.from_integer import dequantize
 from golden.quantization.method import WeightCodes
+from golden.quantization.nhot_activations import run_nhot
 from golden.quantization.partial_sums import guaranteed_products, partial_sum_plan
 from golden.quantization.registry import parse_method
 from golden.run import run
@@ -122,6 +123,17 @@ def real_digits() -> tuple[FloatNetwork, NDArray[np.float32], dict[int, Quantiza
     scale = network.tensors[0].scale
     assert scale is not None
     return found.network, ((codes + 128.0) * scale).astype(np.float32), found.parameters
+
+
+@pytest.mark.parametrize(("terms", "total"), [(1, 8 + 4), (2, 7 + 6), (3, 7 + 6)])
+def test_layers_multiply_by_nhot_activations(terms: int, total: int) -> None:
+    """7 = 8 - 1 becomes 8, and 6 = 4 + 2, as near to 8, becomes 4; the sum is that of the codes."""
+    network = one_layer(dense([[127, 127]], [0]), (1, 2), (1, 1))
+    scales = {0: 1.0, 1: 127.0}
+    parameters = {i: QuantizationParameters(s, 0, -128, 127) for i, s in scales.items()}
+    found = quantize_network(network, with_method("uniform"), None, parameters)
+    codes = np.array([[7, 6]], np.int8)
+    assert run_nhot(found.network, found.parameters, [codes], terms)[0].item() == total
 
 
 # -- assembly --------------------------------------------------------------------------------------
