@@ -34,6 +34,17 @@ def jit_nogil(function: F) -> F:
         return cast(F, numba.njit(nogil=True)(function))
 
 
+def jit_fused(function: F) -> F:
+    """`jit` for a kernel whose float products and sums may become one operation.
+
+    Where all of them are integers that the floats hold, that changes no result.
+    """
+    try:
+        return cast(F, numba.njit(cache=True, fastmath={"contract"})(function))
+    except RuntimeError:
+        return cast(F, numba.njit(fastmath={"contract"})(function))
+
+
 def _add_lanes(context: Any, a: Any, b: Any) -> Any:
     """Type and code of `add_lanes`, as Numba asks for them."""
 

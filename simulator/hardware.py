@@ -735,25 +735,35 @@ def _check_reach(layer: WeightedLayer) -> None:
         )
 
 
+def _first_outside(layer: WeightedLayer, low: int, high: int) -> int | None:
+    """First weight, its zero point subtracted, that is not from `low` to `high`."""
+    codes, zero_point = layer.weights, layer.weight_zero_point
+    if low <= int(codes.min()) - zero_point and int(codes.max()) - zero_point <= high:
+        return None
+    weights = codes.astype(np.int64).ravel() - zero_point
+    return int(weights[(weights < low) | (weights > high)][0])
+
+
 def _weight_misfit(layer: WeightedLayer, hardware: Hardware) -> _Misfit | None:
-    weights = layer.weights.astype(np.int64).ravel() - layer.weight_zero_point
     bits, kind, terms = hardware.weight_operand_bits, hardware.pe.kind, hardware.pe.terms
-    bad = (weights < -(1 << (bits - 1))) | (weights >= 1 << (bits - 1))
-    if bad.any():
+    limit = 1 << (bits - 1)
+    weight = _first_outside(layer, -limit, limit - 1)
+    if weight is not None:
         return _Misfit(
-            int(weights[bad][0]),
+            weight,
             f"array.weight_bits={hardware.array.weight_bits} gives its operand {bits} bits",
             "quantize the weights to fewer bits",
         )
     if kind == "ternary":
-        bad = np.abs(weights) > 1
-        if bad.any():
+        weight = _first_outside(layer, -1, 1)
+        if weight is not None:
             return _Misfit(
-                int(weights[bad][0]),
+                weight,
                 "the ternary PE holds only -1, 0 and 1",
                 "project the weights with --weights ternary",
             )
     if kind == "shift_add" and terms > 1:
+        weights = layer.weights.astype(np.int64).ravel() - layer.weight_zero_point
         bad = digit_count(weights) > terms
         if bad.any():
             return _Misfit(

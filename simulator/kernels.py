@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator._jit import add_lanes, jit, jit_nogil
+from simulator._jit import add_lanes, jit, jit_fused, jit_nogil
 
 # -- streams (S rules) ----------------------------------------------------------------------------
 
@@ -542,7 +542,7 @@ def _gather_operands(
         j += part
 
 
-@jit
+@jit_fused
 def _prefixes(
     operands: NDArray[np.int16],
     rows: NDArray[np.uint32],
@@ -637,7 +637,7 @@ def _exact(
             for j in range(width):
                 acc[j] = 0
         for j in range(width):
-            addend[j] = np.int64(factors[s]) * operands[rows[s], j]
+            addend[j] = np.int64(factors[s]) * np.int64(operands[rows[s], j])
         _add(acc, addend, width, s - start, low, high, saturate, events, first)
     if spill > 0:
         _add(wide, acc, width, stop - start - 1, rules[4], rules[5], saturate, events, first)
@@ -771,7 +771,7 @@ def accumulate(
     ----------
     first_task, last_task : int
         The tasks to run, the last one excluded; threads share them out.
-    planes : (N, in_channels, rows, columns) int16 or int32
+    planes : (N, in_channels, rows, columns) int16, int32 or float32
         See `fill_planes`.
     window : (8,) int64
         See `_gather_operands`.
@@ -780,7 +780,7 @@ def accumulate(
         See `build_steps`; `factors` has the element type of `value`.
     rules : (6,) int64
         See `_exact`.
-    value, minimum, maximum : (pixel tiles, out_channels, lanes) int32 or int64
+    value, minimum, maximum : (pixel tiles, out_channels, lanes) float32, int32 or int64
         Written: the accumulator at the end, and the extremes of an unbounded one.
     events, first : (pixel tiles, out_channels, lanes) int32
         Zeros; written where there are events, `first` with the step + 1.
@@ -1280,7 +1280,7 @@ def post_process(
     ----------
     first_tile, last_tile : int
         The pixel tiles to do, the last one excluded.
-    value : (pixel tiles, out_channels, lanes) int32 or int64
+    value : (pixel tiles, out_channels, lanes) float32, or any integer type
     parameters : (3, out_channels) int64
         Bias, multiplier, shift.
     rules : (5,) int64

@@ -29,6 +29,9 @@ LANES = 256
 PARALLEL_STEPS = 5_000_000
 """Steps of a layer from which on threads are worth starting."""
 
+EXACT_FLOAT32 = 1 << 24
+"""Integers up to here, and so their sums in any order, are exact (IEEE 754-2008, table 3.5)."""
+
 BLOCK_WEIGHTS = 1 << 24
 """Weights whose steps are listed at once (16 bytes each)."""
 
@@ -160,7 +163,7 @@ def post_process(
     Parameters
     ----------
     layer : WeightedLayer
-    contents : (pixel tiles, out_channels, lanes) int32 or int64
+    contents : (pixel tiles, out_channels, lanes) float32, or any integer type
     pixels : int
         Of all samples; they fill the lanes of the tiles in order.
     output : Tensor
@@ -207,9 +210,9 @@ def overflow_record(values: AccumulatorValues, hardware: Hardware) -> OverflowRe
 
 def tallied_record(tallies: NDArray[np.int64], hardware: Hardware) -> OverflowRecord:
     """Sum up the tallies of `kernels.accumulate`."""
-    events, transient, persistent = tallies[:, :3].sum(axis=0).tolist()
+    events, transient, persistent, minimum, maximum = zip(*tallies.tolist(), strict=True)
     return _record(
-        events, transient, persistent, int(tallies[:, 3].min()), int(tallies[:, 4].max()), hardware
+        sum(events), sum(transient), sum(persistent), min(minimum), max(maximum), hardware
     )
 
 
@@ -259,8 +262,8 @@ class _Job:
         Pixel tiles, output channels, lanes.
     dtype : type
         Integers that hold the sum of any two prefixes.
-    narrow : bool
-        16 bits hold every product and the number of steps of every channel.
+    largest, bound : int
+        Magnitudes that no operand and no prefix exceeds.
     tasks, threads : int
     planes, window, rows, factors, starts : array
         See `kernels.accumulate`.
@@ -270,7 +273,8 @@ class _Job:
     pixels: int
     size: tuple[int, int, int]
     dtype: type[np.signedinteger[Any]]
-    narrow: bool
+    largest: int
+    bound: int
     tasks: int
     threads: int
     planes: Array
@@ -279,10 +283,17 @@ class _Job:
     factors: NDArray[np.int64]
     starts: NDArray[np.int64]
 
-    def arguments(self, lane: type[np.signedinteger[Any]]) -> tuple[object, ...]:
-        """First arguments of the kernels, from `x` to `starts`, for lanes of this type."""
+    @property
+    def narrow(self) -> bool:
+        """Whether 16 bits hold every product and the number of steps of every channel."""
+        product = self.largest * int(np.abs(self.factors).max(initial=0))
+        return max(product, int(np.diff(self.starts).max())) < 1 << 15
+
+    def arguments(self, lane: type[np.number[Any]]) -> tuple[object, ...]:
+        """First arguments of the kernels, from `planes` to `starts`, for lanes of this type."""
+        planes = self.planes.astype(lane) if lane is np.float32 else self.planes
         factors = self.factors.astype(lane)
-        return self.planes, self.window, self.shape.groups, self.rows, factors, self.starts
+        return planes, self.window, self.shape.groups, self.rows, factors, self.starts
 
 
 def _jobs(layer: WeightedLayer, x: Array, hardware: Hardware) -> Iterator[_Job]:
@@ -309,8 +320,6 @@ def _job(
     rows, factors, starts, norm = kernels.build_steps(
         weights, layer.weight_zero_point, shape.groups, *entry_rule(hardware)
     )
-    dtype = np.int32 if largest * norm < 1 << 30 else np.int64
-    product = largest * int(np.abs(factors).max(initial=0))
     lanes = min(LANES, ceil(pixels / 16) * 16)
     tiles = ceil(pixels / lanes)
     threads = THREADS if rows.size * pixels > PARALLEL_STEPS else 1
@@ -319,8 +328,9 @@ def _job(
         shape=shape,
         pixels=pixels,
         size=(tiles, shape.out_channels, lanes),
-        dtype=dtype,
-        narrow=max(product, int(np.diff(starts).max())) < 1 << 15,
+        dtype=np.int32 if largest * norm < 1 << 30 else np.int64,
+        largest=largest,
+        bound=largest * norm,
         tasks=tiles * parts,
         threads=threads,
         planes=planes,
@@ -333,7 +343,8 @@ def _job(
 
 def _accumulate_channels(job: _Job, rules: NDArray[np.int64]) -> _Accumulated:
     """Accumulate the channels of a job, with a record of every output."""
-    value, minimum, maximum = (np.empty(job.size, dtype=job.dtype) for _ in range(3))
+    lane = np.float32 if job.bound <= EXACT_FLOAT32 else job.dtype
+    value, minimum, maximum = (np.empty(job.size, dtype=lane) for _ in range(3))
     events, first = (np.zeros(job.size, dtype=np.int32) for _ in range(2))
     persistent = np.zeros(job.size, dtype=np.bool_)
     tallies = np.zeros((job.tasks, 5), dtype=np.int64)
@@ -341,7 +352,7 @@ def _accumulate_channels(job: _Job, rules: NDArray[np.int64]) -> _Accumulated:
         kernels.accumulate,
         job.tasks,
         job.threads,
-        *job.arguments(job.dtype),
+        *job.arguments(lane),
         rules,
         value,
         minimum,
