@@ -97,8 +97,8 @@ class _FloatImporter(Importer):
     constant_dtypes = ("float32",)
 
     @property
-    def builders(self) -> Mapping[str, tuple[Callable[[Node], Any], int, int]]:
-        """What is known, by the operator's name."""
+    def builders(self) -> Mapping[str, Callable[[Node], Any]]:
+        """What builds each operator's layer, by the operator's name."""
         return _BUILDERS
 
     def float_network(self) -> FloatNetwork:
@@ -238,27 +238,27 @@ def _no_integers(node: Node) -> FloatLayer:
     raise ModelError("must not change element types in a float network; export it again")
 
 
-_BUILDERS: dict[str, tuple[Callable[[Node], FloatLayer], int, int]] = {
-    "CONV_2D": (_convolution(depthwise=False), 2, 3),
-    "DEPTHWISE_CONV_2D": (_convolution(depthwise=True), 2, 3),
-    "FULLY_CONNECTED": (_dense, 2, 3),
-    "AVERAGE_POOL_2D": (_pool("average"), 1, 1),
-    "MAX_POOL_2D": (_pool("max"), 1, 1),
-    "MEAN": (_mean, 2, 2),
-    "ADD": (_add, 2, 2),
-    "MUL": (_mul, 2, 2),
-    "CONCATENATION": (_concat, 1, 0),
-    "PAD": (_pad, 2, 2),
-    "PADV2": (_pad, 3, 3),
-    "RESHAPE": (_reshape, 1, 2),
-    "SQUEEZE": (_reshape, 1, 1),
-    "EXPAND_DIMS": (_reshape, 2, 2),
-    "SOFTMAX": (_softmax, 1, 1),
-    "RELU": (_activation("relu"), 1, 1),
-    "RELU6": (_activation("relu6"), 1, 1),
-    "RELU_N1_TO_1": (_activation("relu_n1_to_1"), 1, 1),
-    "QUANTIZE": (_no_integers, 1, 1),
-    "DEQUANTIZE": (_no_integers, 1, 1),
-    "RESIZE_NEAREST_NEIGHBOR": (_resize, 2, 2),
+_BUILDERS: dict[str, Callable[[Node], FloatLayer]] = {
+    "CONV_2D": _convolution(depthwise=False),
+    "DEPTHWISE_CONV_2D": _convolution(depthwise=True),
+    "FULLY_CONNECTED": _dense,
+    "AVERAGE_POOL_2D": _pool("average"),
+    "MAX_POOL_2D": _pool("max"),
+    "MEAN": _mean,
+    "ADD": _add,
+    "MUL": _mul,
+    "CONCATENATION": _concat,
+    "PAD": _pad,
+    "PADV2": _pad,
+    "RESHAPE": _reshape,
+    "SQUEEZE": _reshape,
+    "EXPAND_DIMS": _reshape,
+    "SOFTMAX": _softmax,
+    "RELU": _activation("relu"),
+    "RELU6": _activation("relu6"),
+    "RELU_N1_TO_1": _activation("relu_n1_to_1"),
+    "QUANTIZE": _no_integers,
+    "DEQUANTIZE": _no_integers,
+    "RESIZE_NEAREST_NEIGHBOR": _resize,
 }
-"""What builds each operator's layer, and how many inputs it takes (0: no upper limit)."""
+"""What builds each operator's layer."""

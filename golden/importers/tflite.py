@@ -331,18 +331,40 @@ class Node:
         return padding
 
 
-class Importer:
-    """Turns operators into layers, one after the other.
+INPUT_COUNTS = {
+    "CONV_2D": (2, 3),
+    "DEPTHWISE_CONV_2D": (2, 3),
+    "FULLY_CONNECTED": (2, 3),
+    "AVERAGE_POOL_2D": (1, 1),
+    "MAX_POOL_2D": (1, 1),
+    "MEAN": (2, 2),
+    "ADD": (2, 2),
+    "MUL": (2, 2),
+    "CONCATENATION": (1, 0),
+    "PAD": (2, 2),
+    "PADV2": (3, 3),
+    "RESHAPE": (1, 2),
+    "SQUEEZE": (1, 1),
+    "EXPAND_DIMS": (2, 2),
+    "SOFTMAX": (1, 1),
+    "RELU": (1, 1),
+    "RELU6": (1, 1),
+    "RELU_N1_TO_1": (1, 1),
+    "QUANTIZE": (1, 1),
+    "DEQUANTIZE": (1, 1),
+    "RESIZE_NEAREST_NEIGHBOR": (2, 2),
+}
+"""Least and greatest number of inputs of each operator; 0: no upper limit."""
 
-    `builders` says what builds each operator's layer, and how many inputs it takes (0: no upper
-    limit).
-    """
+
+class Importer:
+    """Turns operators into layers, one after the other."""
 
     constant_dtypes: tuple[str, ...] = ("int8", "uint8", "int16")
 
     @property
-    def builders(self) -> Mapping[str, tuple[Callable[[Node], Any], int, int]]:
-        """What is known, by the operator's name."""
+    def builders(self) -> Mapping[str, Callable[[Node], Any]]:
+        """What builds each operator's layer, by the operator's name."""
         return _BUILDERS
 
     def __init__(self, file: FlatBuffer, name: str, source: str) -> None:
@@ -397,7 +419,7 @@ class Importer:
     def _layer(self, number: int, operator: Operator) -> Any:
         """Build the layer of one operator; whatever is wrong with it is said with its place."""
         node = Node(self._file, operator, number, self._activations, self._numbers, {})
-        build, low, high = self.builders[operator.name]
+        build, (low, high) = self.builders[operator.name], INPUT_COUNTS[operator.name]
         try:
             node.check_wiring(low, high or len(operator.inputs))
             self._add(operator.outputs[0])
@@ -918,27 +940,27 @@ def resize_options(node: Node) -> dict[str, Any]:
     }
 
 
-_BUILDERS: dict[str, tuple[Callable[[Node], Layer], int, int]] = {
-    "CONV_2D": (_conv, 2, 3),
-    "DEPTHWISE_CONV_2D": (_depthwise, 2, 3),
-    "FULLY_CONNECTED": (_fully_connected, 2, 3),
-    "AVERAGE_POOL_2D": (_pool(AveragePool2D), 1, 1),
-    "MAX_POOL_2D": (_pool(MaxPool2D), 1, 1),
-    "MEAN": (_mean, 2, 2),
-    "ADD": (_add, 2, 2),
-    "MUL": (_mul, 2, 2),
-    "CONCATENATION": (_concat, 1, 0),
-    "PAD": (_pad, 2, 2),
-    "PADV2": (_pad, 3, 3),
-    "RESHAPE": (_reshape, 1, 2),
-    "SQUEEZE": (_reshape, 1, 1),
-    "EXPAND_DIMS": (_reshape, 2, 2),
-    "SOFTMAX": (_softmax, 1, 1),
-    "RELU": (_clamp("relu"), 1, 1),
-    "RELU6": (_clamp("relu6"), 1, 1),
-    "RELU_N1_TO_1": (_clamp("relu_n1_to_1"), 1, 1),
-    "QUANTIZE": (_quantize, 1, 1),
-    "DEQUANTIZE": (_dequantize, 1, 1),
-    "RESIZE_NEAREST_NEIGHBOR": (_resize, 2, 2),
+_BUILDERS: dict[str, Callable[[Node], Layer]] = {
+    "CONV_2D": _conv,
+    "DEPTHWISE_CONV_2D": _depthwise,
+    "FULLY_CONNECTED": _fully_connected,
+    "AVERAGE_POOL_2D": _pool(AveragePool2D),
+    "MAX_POOL_2D": _pool(MaxPool2D),
+    "MEAN": _mean,
+    "ADD": _add,
+    "MUL": _mul,
+    "CONCATENATION": _concat,
+    "PAD": _pad,
+    "PADV2": _pad,
+    "RESHAPE": _reshape,
+    "SQUEEZE": _reshape,
+    "EXPAND_DIMS": _reshape,
+    "SOFTMAX": _softmax,
+    "RELU": _clamp("relu"),
+    "RELU6": _clamp("relu6"),
+    "RELU_N1_TO_1": _clamp("relu_n1_to_1"),
+    "QUANTIZE": _quantize,
+    "DEQUANTIZE": _dequantize,
+    "RESIZE_NEAREST_NEIGHBOR": _resize,
 }
-"""What builds each operator's layer, and how many inputs it takes (0: no upper limit)."""
+"""What builds each operator's layer."""
