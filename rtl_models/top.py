@@ -31,7 +31,7 @@ from simulator.vector import run_vector
 Array = NDArray[Any]
 
 TOP = "top_harness"
-HARNESS = (VERILOG / "tb" / f"{TOP}.v", VERILOG / "tb" / "axi_memory.v")
+HARNESS = tuple(VERILOG / "tb" / name for name in (f"{TOP}.v", "top_system.v", "axi_memory.v"))
 """Host and memory around `napier_top`; simulation only."""
 
 COUNTERS = (

@@ -19,7 +19,7 @@ from simulator.hardware import load_hardware
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 
-TOP = "top_harness.u_top."
+TOP = "top_harness.u_system.u_top."
 OPERATIONS = {0: "D", 1: "W", 2: "A", 3: "A2", 4: "S", 5: "-", 7: "-"}
 
 

@@ -129,13 +129,13 @@ def test_errors_aborts_and_resets_leave_a_machine_as_new(tmp_path, name, times):
     parameters = top_parameters(
         hardware, memories.feed_beats, memories.stream_beats, memories.parameter_words
     )
-    files = [BENCHES / "top_bench.v", VERILOG / "tb" / "axi_memory.v", *sources("napier_top")]
+    bench = [VERILOG / "tb" / name for name in ("top_system.v", "axi_memory.v")]
     result = run_bench(
-        "top_bench",
+        "top_system",
         BENCHES / "bench_top.py",
         tmp_path / "build",
         parameters=parameters | {"MEMORY_BYTES": compiled.plan.total_bytes},
-        sources=files,
+        sources=[*bench, *sources("napier_top")],
         environment={"CASE": str(tmp_path / "case.json"), "TIMES": str(times), "SEED": str(times)},
     )
     assert len(result.tests) == 6

@@ -35,9 +35,9 @@ module testbench;
     $readmemh("{expected}", expected);
     $readmemh("{expected_counters}", counters);
     #1;  // behind the defaults of host and memory, before the reset ends
-    $readmemh("{image}", u_host.u_memory.memory);
-    u_host.u_memory.latency  = LATENCY;
-    u_host.u_memory.interval = INTERVAL;
+    $readmemh("{image}", u_host.u_system.u_memory.memory);
+    u_host.u_system.u_memory.latency  = LATENCY;
+    u_host.u_system.u_memory.interval = INTERVAL;
     u_host.program_offset    = PROGRAM;
     u_host.layers            = LAYERS;
     u_host.limit             = LIMIT;
@@ -63,10 +63,10 @@ module testbench;
     for (i = 0; i < MEMORY_BYTES; i = i + 1) begin
       if (^expected[i] !== 1'bx) begin
         compared = compared + 1;
-        if (u_host.u_memory.memory[i] !== expected[i]) begin
+        if (u_host.u_system.u_memory.memory[i] !== expected[i]) begin
           difference;
           if (differences <= MOST_SHOWN)
-            $display("byte %h: expected %h, found %h", i, expected[i], u_host.u_memory.memory[i]);
+            $display("byte %h: expected %h, found %h", i, expected[i], u_host.u_system.u_memory.memory[i]);
         end
       end
     end

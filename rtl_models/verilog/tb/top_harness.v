@@ -78,19 +78,7 @@ module top_harness #(
   wire [1:0] lite_bresp, lite_rresp;
   wire [31:0] lite_rdata;
 
-  // AXI4
-  wire arid, rid, awid, bid;
-  wire [ADDR_W-1:0] araddr, awaddr;
-  wire [7:0] arlen, awlen;
-  wire [2:0] arsize, awsize, arprot, awprot;
-  wire [1:0] arburst, awburst, rresp, bresp;
-  wire [3:0] arcache, awcache, arqos, awqos;
-  wire arlock, awlock, arvalid, arready, rvalid, rready, rlast;
-  wire awvalid, awready, wvalid, wready, wlast, bvalid, bready;
-  wire [DATA_W-1:0] rdata, wdata;
-  wire [DATA_W/8-1:0] wstrb;
-
-  napier_top #(
+  top_system #(
       .ROWS        (ROWS),
       .COLS        (COLS),
       .FEED        (FEED),
@@ -117,8 +105,10 @@ module top_harness #(
       .ACT_WORDS   (ACT_WORDS),
       .OUT_WORDS   (OUT_WORDS),
       .LAYERS      (LAYERS),
-      .MACHINE_ID  (MACHINE_ID)
-  ) u_top (
+      .MACHINE_ID  (MACHINE_ID),
+      .MEMORY_BYTES(MEMORY_BYTES),
+      .BASE        (BASE)
+  ) u_system (
       .clk          (clk),
       .rst          (rst),
       .s_axi_awaddr (lite_awaddr),
@@ -140,79 +130,7 @@ module top_harness #(
       .s_axi_rresp  (lite_rresp),
       .s_axi_rvalid (lite_rvalid),
       .s_axi_rready (lite_rready),
-      .irq          (irq),
-      .m_axi_arid   (arid),
-      .m_axi_araddr (araddr),
-      .m_axi_arlen  (arlen),
-      .m_axi_arsize (arsize),
-      .m_axi_arburst(arburst),
-      .m_axi_arlock (arlock),
-      .m_axi_arcache(arcache),
-      .m_axi_arprot (arprot),
-      .m_axi_arqos  (arqos),
-      .m_axi_arvalid(arvalid),
-      .m_axi_arready(arready),
-      .m_axi_rid    (rid),
-      .m_axi_rdata  (rdata),
-      .m_axi_rresp  (rresp),
-      .m_axi_rlast  (rlast),
-      .m_axi_rvalid (rvalid),
-      .m_axi_rready (rready),
-      .m_axi_awid   (awid),
-      .m_axi_awaddr (awaddr),
-      .m_axi_awlen  (awlen),
-      .m_axi_awsize (awsize),
-      .m_axi_awburst(awburst),
-      .m_axi_awlock (awlock),
-      .m_axi_awcache(awcache),
-      .m_axi_awprot (awprot),
-      .m_axi_awqos  (awqos),
-      .m_axi_awvalid(awvalid),
-      .m_axi_awready(awready),
-      .m_axi_wdata  (wdata),
-      .m_axi_wstrb  (wstrb),
-      .m_axi_wlast  (wlast),
-      .m_axi_wvalid (wvalid),
-      .m_axi_wready (wready),
-      .m_axi_bid    (bid),
-      .m_axi_bresp  (bresp),
-      .m_axi_bvalid (bvalid),
-      .m_axi_bready (bready)
-  );
-
-  axi_memory #(
-      .DATA_W(DATA_W),
-      .ADDR_W(ADDR_W),
-      .BYTES (MEMORY_BYTES),
-      .ORIGIN(BASE[ADDR_W-1:0])
-  ) u_memory (
-      .clk          (clk),
-      .rst          (rst),
-      .s_axi_araddr (araddr),
-      .s_axi_arlen  (arlen),
-      .s_axi_arid   (arid),
-      .s_axi_arvalid(arvalid),
-      .s_axi_arready(arready),
-      .s_axi_rdata  (rdata),
-      .s_axi_rresp  (rresp),
-      .s_axi_rlast  (rlast),
-      .s_axi_rid    (rid),
-      .s_axi_rvalid (rvalid),
-      .s_axi_rready (rready),
-      .s_axi_awaddr (awaddr),
-      .s_axi_awlen  (awlen),
-      .s_axi_awid   (awid),
-      .s_axi_awvalid(awvalid),
-      .s_axi_awready(awready),
-      .s_axi_wdata  (wdata),
-      .s_axi_wstrb  (wstrb),
-      .s_axi_wlast  (wlast),
-      .s_axi_wvalid (wvalid),
-      .s_axi_wready (wready),
-      .s_axi_bresp  (bresp),
-      .s_axi_bid    (bid),
-      .s_axi_bvalid (bvalid),
-      .s_axi_bready (bready)
+      .irq          (irq)
   );
 
   // Host. Inputs change at the falling edge and outputs are sampled a little later, so that no race
@@ -341,7 +259,7 @@ module top_harness #(
         end
       end
       $fclose(file);
-      $writememh("memory.hex", u_memory.memory, first, last);
+      $writememh("memory.hex", u_system.u_memory.memory, first, last);
     end
   endtask
 
@@ -353,7 +271,7 @@ module top_harness #(
     if (!$value$plusargs("last=%d", last)) last = MEMORY_BYTES - 1;
     if ($test$plusargs("waves")) begin
       $dumpfile("waves.fst");
-      $dumpvars(0, u_top);
+      $dumpvars(0, u_system.u_top);
     end
     repeat (4) @(negedge clk);
     rst = 1'b0;

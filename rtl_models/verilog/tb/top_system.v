@@ -1,6 +1,8 @@
 `default_nettype none
-// napier_top with a memory; a bench is the host.
-module top_bench #(
+
+// Simulation only: napier_top with its memory, axi_memory, whose byte 0 is at address BASE. A bench
+// or top_harness is the host.
+module top_system #(
     parameter integer ROWS         = 4,
     parameter integer COLS         = 4,
     parameter integer FEED         = 1,
@@ -14,18 +16,22 @@ module top_bench #(
     parameter integer EVENTS_W     = 16,
     parameter integer SPILL        = 0,
     parameter integer WIDE_BITS    = 32,
+    parameter integer VECTOR       = 1,
     parameter integer LANES        = 1,
     parameter integer POST_W       = 32,
     parameter integer WINOGRAD     = 0,
     parameter integer CHUNK_WORDS  = 64,
     parameter integer DATA_W       = 64,
+    parameter integer ADDR_W       = 40,
     parameter integer FEED_BEATS   = 64,
     parameter integer STREAM_BEATS = 64,
     parameter integer PARAM_WORDS  = 64,
     parameter integer ACT_WORDS    = 64,
     parameter integer OUT_WORDS    = 64,
+    parameter integer LAYERS       = 64,
     parameter [31:0]  MACHINE_ID   = 0,
-    parameter integer MEMORY_BYTES = 65536
+    parameter integer MEMORY_BYTES = 65536,
+    parameter [63:0]  BASE         = 0
 ) (
     input  wire        clk,
     input  wire        rst,
@@ -50,8 +56,6 @@ module top_bench #(
     input  wire        s_axi_rready,
     output wire        irq
 );
-  localparam integer ADDR_W = 40;
-
   wire arid, rid, awid, bid;
   wire [ADDR_W-1:0] araddr, awaddr;
   wire [7:0] arlen, awlen;
@@ -77,6 +81,7 @@ module top_bench #(
       .EVENTS_W    (EVENTS_W),
       .SPILL       (SPILL),
       .WIDE_BITS   (WIDE_BITS),
+      .VECTOR      (VECTOR),
       .LANES       (LANES),
       .POST_W      (POST_W),
       .WINOGRAD    (WINOGRAD),
@@ -88,6 +93,7 @@ module top_bench #(
       .PARAM_WORDS (PARAM_WORDS),
       .ACT_WORDS   (ACT_WORDS),
       .OUT_WORDS   (OUT_WORDS),
+      .LAYERS      (LAYERS),
       .MACHINE_ID  (MACHINE_ID)
   ) u_top (
       .clk          (clk),
@@ -154,7 +160,8 @@ module top_bench #(
   axi_memory #(
       .DATA_W(DATA_W),
       .ADDR_W(ADDR_W),
-      .BYTES (MEMORY_BYTES)
+      .BYTES (MEMORY_BYTES),
+      .ORIGIN(BASE[ADDR_W-1:0])
   ) u_memory (
       .clk          (clk),
       .rst          (rst),
@@ -185,4 +192,5 @@ module top_bench #(
       .s_axi_bready (bready)
   );
 endmodule
+
 `default_nettype wire
