@@ -72,7 +72,7 @@ class Subject:
         outputs.
     watched : tuple of str
         Registers that are compared beside the outputs: counters whose carries would be seen there
-        only after millions of cycles.
+        only after millions of cycles. They may stand in modules below that are not mutated.
     presets : tuple of str
         Registers that the stimuli may load (`Dut.preset`), for the same reason.
     kept : tuple of str
@@ -87,8 +87,8 @@ class Subject:
     begins : str
         Verilog condition on the ports of a cycle that may come in any state: reset or load.
     matters : mapping of str to str
-        Registers that mean something only under a Verilog condition on ports and registers; in the
-        proofs they may differ where it does not hold.
+        Registers, or parts of them as in ``a[7:4]``, that mean something only under a Verilog
+        condition on ports and registers; in the proofs they may differ where it does not hold.
     """
 
     name: str
@@ -221,9 +221,12 @@ class Netlist:
         self.subject, self.folder = subject, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.kept_files: tuple[Path, ...] = ()
+        self._shown_bits: list[int] = []
+        self._pins: dict[str, dict[str, list[Any]]] = {}
         self._kept: tuple[str, ...] = ()
         self._synthesise()
         self._plain = json.loads((folder / "gates.json").read_text())
+        self._read_kept()
         if subject.registers or subject.watched:
             self._show_registers()
         if subject.presets:
@@ -235,7 +238,7 @@ class Netlist:
         )
         lines = (folder / "list.ys").read_text().splitlines()
         # A fault of a clock pin is a fault of the clock tree, not of the logic.
-        untouched = (" -port C ", " -port \\C ", f" {PRESET}", " \\clk ")
+        untouched = (" -port C ", " -port \\C ", f" {PRESET}", " \\clk ", *self._shown)
         options = [
             line.removeprefix("mutate ")
             for line in lines
@@ -271,8 +274,13 @@ class Netlist:
             )
             patterns = " ".join(re.sub(r"\W", "?", name) for name in self._kept)
             self.kept_files = (folder / "kept.v",)
+            shown = "".join(
+                f" expose {re.sub(r'[^a-z0-9_]', '?', name)}/w:{register};"
+                for name in self._kept
+                for register in subject.watched
+            )
             script += (
-                f" proc {patterns}; select {patterns}; write_verilog -noattr -selected"
+                f" proc {patterns};{shown} select {patterns}; write_verilog -noattr -selected"
                 f" {folder}/kept.v; select -clear; blackbox {patterns};"
             )
         for name in dict.fromkeys((*subject.presets, *subject.watched)):
@@ -282,6 +290,62 @@ class Netlist:
             f"{script} synth -flatten -top {TOP}; dfflegalize -cell $_DFF_P_ x;"
             f" abc -g gates; splitnets; opt_clean -purge; write_json {folder}/gates.json"
         )
+
+    def _read_kept(self) -> None:
+        """Connect pins of the kept modules that show registers."""
+        top = self._plain["modules"][TOP]
+        self._shown: tuple[str, ...] = ()
+        bits = [bit for wire in top["netnames"].values() for bit in wire["bits"]]
+        net = 1 + max((bit for bit in bits if isinstance(bit, int)), default=1)
+        for cell in top["cells"].values():
+            if cell["type"] not in self._kept:
+                continue
+            ports = self._plain["modules"][cell["type"]]["ports"]
+            for name in ports.keys() - cell["connections"].keys():
+                width = len(ports[name]["bits"])
+                cell["connections"][name] = list(range(net, net + width))
+                cell["port_directions"][name] = "output"
+                self._shown_bits += cell["connections"][name]
+                self._shown += (f" -port {name} ", f" -port \\{name} ")
+                net += width
+
+    def _meanings(self, module: str) -> dict[str, list[Any]]:
+        """Bits of each pin of a kept module: None if unused, 0 or 1 if constant, else `...`.
+
+        A bit is unused where no gate of the module reads it.
+        """
+        if module in self._pins:
+            return self._pins[module]
+        path = self.folder / "pins.json"
+        _yosys(
+            f"read_verilog -sv {self.kept_files[0]}; hierarchy -check -top \\{module}; proc;"
+            " flatten; opt_expr; memory -nomap; techmap t:$* t:$mul %d t:$mem* %d;"
+            " rename -top pins;"
+            + " opt_expr -full -keepdc; opt_reduce -full; opt_clean -purge;" * 2
+            + f" write_json {path}"
+        )
+        found = json.loads(path.read_text())["modules"]["pins"]
+        used = {
+            bit
+            for cell in found["cells"].values()
+            for port, bits in cell["connections"].items()
+            if cell["port_directions"][port] == "input"
+            for bit in bits
+        }
+        used |= {
+            bit
+            for port in found["ports"].values()
+            if port["direction"] == "output"
+            for bit in port["bits"]
+        }
+        meanings: dict[str, list[Any]] = {}
+        self._pins[module] = meanings
+        for name, port in found["ports"].items():
+            if port["direction"] == "output":
+                meanings[name] = [bit if bit in ("0", "1") else ... for bit in port["bits"]]
+            else:
+                meanings[name] = [... if bit in used else None for bit in port["bits"]]
+        return meanings
 
     def _flip_flops(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Flip-flops of registers, by the last part of their names."""
@@ -304,7 +368,7 @@ class Netlist:
         cells = [cell for _, cell in sorted(module["cells"].items()) if cell["type"] == "$_DFF_P_"]
         if not self.subject.registers:
             cells = self._flip_flops(self.subject.watched)
-        bits = [bit for cell in cells for bit in cell["connections"]["Q"]]
+        bits = [bit for cell in cells for bit in cell["connections"]["Q"]] + self._shown_bits
         module["ports"][REGISTERS] = {"direction": "output", "bits": bits}
 
     def _add_presets(self) -> None:
@@ -399,17 +463,25 @@ class Netlist:
         state: list[Any] = []
         following: list[Any] = []
         place: dict[Any, tuple[int, int]] = {}  # register bit -> place in `state` and in `next`
+        constants: dict[Any, str] = {}
         for cell_name, cell in sorted(module["cells"].items(), key=order):
             if cell["type"] not in ("$_DFF_P_", *self._kept):
                 continue
             if cell["type"] == "$_DFF_P_":
                 place[cell["connections"]["Q"][0]] = len(state), len(following)
+            kept = cell["type"] in self._kept
+            meanings = self._meanings(cell["type"]) if kept else {}
             for port, bits in sorted(cell["connections"].items()):
+                means = meanings.get(port, [...] * len(bits))
                 if cell["port_directions"][port] == "output":
-                    state += bits
+                    state += [bit for bit, mean in zip(bits, means, strict=True) if mean is ...]
+                    constants |= {
+                        bit: mean for bit, mean in zip(bits, means, strict=True) if mean is not ...
+                    }
                 elif port not in ("C", "clk"):
-                    following += bits
+                    following += [bit for bit, mean in zip(bits, means, strict=True) if mean]
             del module["cells"][cell_name]
+        _tie(module, constants)
         # Yosys wrote a wire of several bits as one wire a bit, name[bit].
         self._registers: dict[str, dict[int, tuple[int, int]]] = {}
         for wire_name, wire in module["netnames"].items():
@@ -484,13 +556,30 @@ class Netlist:
             )
             text += f"    wire [{width - 1}:0] \\{name} = {{{values}}};\n"
         matters, matters_next = ["1'b1"] * self._state_bits, ["1'b1"] * self._next_bits
-        for name, condition in self.subject.matters.items():
-            for in_state, in_next in self._registers[name].values():
-                matters[in_state] = matters_next[in_next] = f"({condition})"
+        for part, condition in self.subject.matters.items():
+            name, high, low = _part(part)
+            for bit, (in_state, in_next) in self._registers[name].items():
+                if low <= bit <= high:
+                    matters[in_state] = matters_next[in_next] = f"({condition})"
         for name, conditions in (("matters", matters), ("matters_next", matters_next)):
             values = ", ".join(reversed(conditions))
             text += f"    wire [{len(conditions) - 1}:0] {name} = {{{values}}};\n"
         return text + f"    wire holds = {self.subject.invariant or 1};\n  end endgenerate\n"
+
+
+def _part(text: str) -> tuple[str, int, int]:
+    """Register of ``a[high:low]``, and its bits; of ``a`` they are all."""
+    found = re.fullmatch(r"(.*)\[(\d+):(\d+)\]", text)
+    return (found[1], int(found[2]), int(found[3])) if found else (text, MOST_MUTANTS, 0)
+
+
+def _tie(module: dict[str, Any], constants: Mapping[Any, str]) -> None:
+    """Put constants in the place of nets."""
+    for cell in module["cells"].values():
+        for port, bits in cell["connections"].items():
+            cell["connections"][port] = [constants.get(bit, bit) for bit in bits]
+    for port in module["ports"].values():
+        port["bits"] = [constants.get(bit, bit) for bit in port["bits"]]
 
 
 def _yosys(script: str) -> str:
@@ -770,7 +859,7 @@ class Dut:
             return {}
         bits = self.ports.inputs[f"{PRESET}_value"]
         value = rng.getrandbits(bits)
-        for _ in range(rng.randrange(6)):  # the more ones, the further a carry goes
+        for _ in range(rng.randrange(9)):  # the more ones, the further a carry goes
             value |= rng.getrandbits(bits)
         return {PRESET: rng.random() < probability, f"{PRESET}_value": value}
 

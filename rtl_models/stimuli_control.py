@@ -6,7 +6,7 @@ docs/programming.md, sections 3 to 5.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 
 from rtl_models.mutants import Dut, Subject
@@ -21,6 +21,9 @@ LISTED: tuple[int, ...] = (*range(0, 0x44, 4), *range(0x80, 0xB0, 4), *range(0xC
 
 WRITABLE = (CONTROL, BASE_LOW, BASE_HIGH, PROGRAM, ENABLE, INTERRUPT, LAYER)
 START, ABORT = 1, 2
+FREE_WORDS = (*range(9, 12), 29, 31, *range(35, 38), 42, 46, 48, 50, 56, 61)
+"""Words of a descriptor that may hold anything."""
+
 ERRORS = ("error_read", "error_write", "error_bounds", "error_block")
 DESCRIPTOR, STORE = 0, 4
 
@@ -157,12 +160,15 @@ def legal_words(rng: Random, machine: Mapping[str, int]) -> list[int]:
     for n, bits in signed.items():
         words[n] = rng.randrange(-(1 << (bits - 1)), 1 << (bits - 1))
     words[28] = rng.randrange(32)
-    for n in (35, 36, 37, 42, 46, 48, 50, 56, 61):
+    loads, stores = rng.random() < 0.7, drains and rng.random() < 0.8
+    unread = (*range(40, 51),) * (not loads) + (*range(54, 63), 52) * (not stores)
+    unread += (38,) * (not loads) + (5, 13) * (not drains)
+    for n in (35, 36, 37, 42, 46, 48, 50, 56, 61, *unread):
         words[n] = rng.getrandbits(32)
     word_bytes = feed * code_bits // 8
     if rng.random() < 0.7:
         words[33], words[34] = rng.getrandbits(20) << 12, rng.randint(1, 1 << 20)
-    if rng.random() < 0.7:
+    if loads:
         for n in (38, 41, 49):
             words[n] = rng.getrandbits(24) * word_bytes
         for n in (39, 40, 43, 44):
@@ -170,7 +176,7 @@ def legal_words(rng: Random, machine: Mapping[str, int]) -> list[int]:
         stride_x, stride_y = rng.randint(1, 255), rng.randint(1, 255)
         words[45] = rng.randrange(rows) << 16 | stride_y << 8 | stride_x
         words[47] = rng.randrange(stride_y) << 16 | rng.randrange(rows)
-    if drains and rng.random() < 0.8:
+    if stores:
         for n in (52, 55):
             words[n] = rng.getrandbits(24) * word_bytes
         for n in (53, 54, 58, 59):
@@ -180,8 +186,18 @@ def legal_words(rng: Random, machine: Mapping[str, int]) -> list[int]:
     return words
 
 
-def wrong_word(rng: Random, words: list[int], machine: Mapping[str, int]) -> None:
-    """Change a bit of a word, a half of it, or all of it."""
+def checked_bits(rng: Random) -> Iterator[tuple[int, int]]:
+    """Go through the bits of all words that are checked, in any order, again and again."""
+    places = [(n, bit) for n in range(64) if n not in FREE_WORDS for bit in range(32)]
+    while True:
+        rng.shuffle(places)
+        yield from places
+
+
+def wrong_word(
+    rng: Random, words: list[int], machine: Mapping[str, int], bits: Iterator[tuple[int, int]]
+) -> None:
+    """Change a bit of a word, a half of it, all of it, or all words."""
     n = rng.randrange(64)
     bounded = {3: "LAYERS", 12: "ACT_WORDS", 13: "OUT_WORDS"}
     kind = rng.random()
@@ -194,8 +210,11 @@ def wrong_word(rng: Random, words: list[int], machine: Mapping[str, int]) -> Non
         n = rng.choice([4, 5, 45, 47, 57, 60, 62])
         shift = rng.choice([0, 8, 16])
         words[n] = words[n] & ~(255 << shift) | rng.randrange(8) << shift
+    elif kind < 0.43:
+        words[:] = [rng.getrandbits(32) for _ in words]
     else:
-        words[n] ^= 1 << rng.randrange(32)
+        n, bit = next(bits)
+        words[n] ^= 1 << bit
 
 
 def beats_of(words: list[int], rng: Random, data_bits: int, beats: int) -> list[int]:
@@ -216,10 +235,11 @@ def drive_descriptor(machine: Mapping[str, int]) -> Callable[[Dut, Random, int],
         data_bits = widths["desc_data"]
         count = -(-(64 + machine["ROWS"]) // 32) * 32 * 32 // data_bits
         cycle, first = dut.cycle_unseen, True
+        bits = checked_bits(rng)
         while dut.cycles < cycles:
             words = legal_words(rng, machine)
-            if not first and rng.random() < 0.75:
-                wrong_word(rng, words, machine)
+            if not first and rng.random() < 0.85:
+                wrong_word(rng, words, machine, bits)
             order = list(enumerate(beats_of(words, rng, data_bits, count)))
             for index, beat in order:
                 while rng.random() < 0.1:
@@ -231,7 +251,7 @@ def drive_descriptor(machine: Mapping[str, int]) -> Callable[[Dut, Random, int],
                         take=0,
                     )
                 cycle(desc_write=1, desc_index=index, desc_data=beat, take=0)
-            for take in (0, first or rng.random() < 0.3):
+            for take in (0, first or rng.random() < 0.4):
                 cycle(desc_write=0, new_layer=rng.getrandbits(1), take=take)
             cycle, first = dut.cycle, False
 
@@ -364,7 +384,7 @@ def program_write(rng: Random) -> tuple[int, int, int]:
     if offset == CONTROL:
         data = ABORT if rng.random() < 0.03 else START
     elif offset == LAYER:
-        data = rng.randrange(4)
+        data = rng.randrange(4) | rng.choice([0, 1 << rng.randrange(32)])
     return offset, data, 15
 
 
@@ -382,6 +402,7 @@ def drive_control(machine: Mapping[str, int]) -> Callable[[Dut, Random, int], No
         beats: list[int] = []
         shown = False  # the words of a descriptor have been taken over
         counts = dict.fromkeys(counters, 0)
+        bits = checked_bits(rng)
         while dut.cycles < cycles:
             rst = shown and rng.random() < RARELY / 10
             if around.kind != 0:
@@ -389,7 +410,9 @@ def drive_control(machine: Mapping[str, int]) -> Callable[[Dut, Random, int], No
             elif not beats:
                 words = legal_words(rng, machine)
                 if shown and rng.random() < 0.05:
-                    wrong_word(rng, words, machine)
+                    wrong_word(rng, words, machine, bits)
+                elif shown and rng.random() < 0.02:
+                    words = [rng.getrandbits(32) for _ in words]
                 beats = beats_of(words, rng, data_bits, count)
                 index = 0
             # The last beat comes in the operation's last cycle.
@@ -405,6 +428,7 @@ def drive_control(machine: Mapping[str, int]) -> Callable[[Dut, Random, int], No
                 **around.inputs(),
                 **host.inputs(),
                 **counts,
+                **dut.presets(rng, 0.05),
             )
             if write:
                 beats, index = beats[1:], index + 1
@@ -421,6 +445,8 @@ def drive_control(machine: Mapping[str, int]) -> Callable[[Dut, Random, int], No
 _MACHINE = {"ROWS": 3, "COLS": 2, "FEED": 4, "LANES": 3, "MACHINE_ID": MACHINE_ID}
 _FIELDS = {"COORD_W": 12, "FEED_ADDR_W": 6, "STREAM_ADDR_W": 7, "CHANNEL_W": 5, "LAYERS": 3}
 _DESCRIPTOR = _MACHINE | _FIELDS | {"ACT_WORDS": 20, "OUT_WORDS": 13, "DATA_W": 1024}
+# Words of fewer bits than 32, and how many they have: a descriptor with more is not taken over.
+_NARROW = {2: 15, 3: 2, 6: 6, 7: 7, 8: 5, 12: 5, 28: 5, 51: 0, 63: 0}
 _HOST = {"s_axi_rdata": "s_axi_rvalid", "s_axi_rresp": "s_axi_rvalid"}
 _HOST |= {"s_axi_bresp": "s_axi_bvalid"}
 
@@ -453,6 +479,9 @@ SUBJECTS = (
         _DESCRIPTOR | {"ADDR_W": 38},
         drive_control(_DESCRIPTOR),
         gates=_HOST | {"op_kind": "op_start", "descriptor_offset": "op_start"},
-        kept=("axi_lite_registers", "descriptor", "sequencer", "layer_counters"),
+        # Sequencer and counters are mutated with it, since those of modules below cannot be preset.
+        kept=("axi_lite_registers", "descriptor"),
+        presets=("index_q", "cycles_q", "layer_q", "total_q"),
+        legal=" && ".join(f"running[{32 * n + 31}:{32 * n + b}] == 0" for n, b in _NARROW.items()),
     ),
 )

@@ -27,6 +27,7 @@ from rtl_models.stimuli_control import (
     PROGRAM,
     START,
     Host,
+    legal_words,
 )
 from rtl_models.stimuli_units import ADD, MAX, MUL, SUM, pair_configuration
 from rtl_models.top import Memory
@@ -94,7 +95,7 @@ def tile_lengths(rng: Random, mode: int, channel_tiles: int) -> list[int]:
     """Draw the words of each channel tile."""
     if mode in (ADD, MUL):
         return [2] * channel_tiles
-    return [rng.choice([1, 2, 3, 4]) for _ in range(channel_tiles)]
+    return [rng.choice([1, 2, 3, 4, 6, 12]) for _ in range(channel_tiles)]
 
 
 def drive_core(dut: Dut, rng: Random, cycles: int) -> None:
@@ -211,7 +212,7 @@ def drive_engine(dut: Dut, rng: Random, cycles: int) -> None:
                 stream_entry=streams.output,
                 param_word=parameters,
                 **values,
-                **dut.presets(rng, 0.01),
+                **dut.presets(rng, 0.05),
             )
             values = {}
             done = bool(dut["done"]) and age > 0
@@ -310,10 +311,9 @@ class Bus:
         rng, paces = self._rng, {name: next(pace) for name, pace in self._paces.items()}
         size = data_bits // 8
         if not self._beat and self._reads and rng.random() < paces["r"]:
-            place = self._reads[0][0] - self._base
             self._beat = {
                 "rvalid": 1,
-                "rdata": int.from_bytes(self._data[place : place + size].ljust(size), "little"),
+                "rdata": self._word(self._reads[0][0] - self._base, size),
                 "rlast": self._reads[0][1] == 1,
                 "rresp": rng.choice([2, 3]) if rng.random() < self._fails else 0,
             }
@@ -326,6 +326,12 @@ class Bus:
         values |= self._beat or {"rvalid": 0, "rdata": rng.getrandbits(data_bits)}
         values |= self._answer or {"bvalid": 0}
         return {f"m_axi_{name}": value for name, value in values.items()}
+
+    def _word(self, place: int, size: int) -> int:
+        """Return what lies at a place; beyond the data it is noise."""
+        if 0 <= place <= len(self._data) - size:
+            return int.from_bytes(self._data[place : place + size], "little")
+        return self._rng.getrandbits(8 * size)
 
     def take(self, dut: Dut, data_bits: int) -> None:
         """See what was transferred in this cycle."""
@@ -362,8 +368,27 @@ class Bus:
                 self._answers += 1
 
 
+DESCRIPTOR_BYTES = 384
+"""Of a machine of two rows."""
+
+
+def changed(rng: Random, data: bytes, program: int) -> bytes:
+    """Change some bits of one of a program's descriptors, or put others in their place."""
+    places = [program]
+    while not data[places[-1] + 8] & 8:  # program_end
+        places.append(places[-1] + DESCRIPTOR_BYTES)
+    place, result = rng.choice(places), bytearray(data)
+    if rng.random() < 0.3:
+        words = [word & 0xFFFFFFFF for word in legal_words(rng, _FIELDS)]
+        result[place : place + 4 * len(words)] = b"".join(n.to_bytes(4, "little") for n in words)
+    else:
+        for _ in range(rng.choice([1, 1, 3])):
+            result[place + rng.randrange(8, 4 * (64 + ROWS))] ^= 1 << rng.randrange(8)
+    return bytes(result)
+
+
 def drive_top(dut: Dut, rng: Random, cycles: int) -> None:
-    """Run random networks from a host; memories pause, some programs are cut off or fail."""
+    """Run random networks from a host; memories pause, some programs are wrong, cut off or fail."""
     data_bits = dut.ports.inputs["m_axi_rdata"]
     queue: list[tuple[int, int, int]] = []
 
@@ -375,36 +400,46 @@ def drive_top(dut: Dut, rng: Random, cycles: int) -> None:
     networks = compiled_networks(rng)
     host = Host(rng, written)
     dut.cycle(rst=1, s_axi_bready=0, s_axi_rready=0, **quiet)
+    compiled, memory = next(networks)
     while dut.cycles < cycles:
-        compiled, memory = next(networks)
-        base = rng.getrandbits(20) << 12
-        bus = Bus(rng, memory.data.tobytes(), base, 0.001 if rng.random() < 0.2 else 0.0)
-        program = compiled.plan.programs[0].descriptor_offset
-        writes = ((BASE_LOW, base & 0xFFFFFFFF), (BASE_HIGH, base >> 32), (PROGRAM, program))
-        queue += [(offset, value, 15) for offset, value in (*writes, (ENABLE, 3), (CONTROL, START))]
-        age, patience, ended = 0, rng.choice([3000, 3000, 3000, rng.randrange(2000)]), 0
-        by_reset = rng.getrandbits(1)
-        while ended < 60 and not (by_reset and age > patience):
+        base = rng.getrandbits(28) << 12
+        program, data = compiled.plan.programs[0].descriptor_offset, memory.data.tobytes()
+        right = rng.random() < 0.4
+        bus = Bus(
+            rng,
+            data if right else changed(rng, data, program),
+            base,
+            0.001 if rng.random() < 0.2 else 0.0,
+        )
+        writes = [(INTERRUPT, 3), (BASE_LOW, base & 0xFFFFFFFF), (BASE_HIGH, base >> 32)]
+        writes += [(PROGRAM, program), (ENABLE, 3), (CONTROL, START)]
+        queue += [(offset, value, 15) for offset, value in writes]
+        patience = rng.choice([3000 if right else 1000] * 3 + [rng.randrange(2000)])
+        by_reset, begun, ended, age = rng.getrandbits(1), False, 0, 0
+        while ended < 60 and age < patience + (0 if by_reset else 1000):
             if age == patience:
                 queue.append((CONTROL, ABORT, 15))
             dut.cycle(rst=0, **bus.inputs(data_bits), **host.inputs())
             bus.take(dut, data_bits)
             host.take(dut)
-            if dut["irq"] and not ended:
-                queue += [(LAYER, rng.randrange(3), 15) for _ in range(2)]
-            ended += bool(dut["irq"]) or ended > 0
+            begun = begun or not (queue or dut["irq"])
+            if begun and dut["irq"] and not ended:
+                queue += [(LAYER, rng.randrange(4), 15) for _ in range(2)]
+            ended += ended > 0 or (begun and bool(dut["irq"]))
             age += 1
         queue.clear()
         if ended < 60:
             dut.cycle(rst=1)
             host.reset()
-        else:
-            queue.append((INTERRUPT, 3, 15))
+        if rng.random() < 0.4:
+            compiled, memory = next(networks)
 
 
 _HOST = {"s_axi_rdata": "s_axi_rvalid", "s_axi_rresp": "s_axi_rvalid"}
 _HOST |= {"s_axi_bresp": "s_axi_bvalid"}
 _COUNTERS = ("run_counters", "overflow_counters")
+_TOP = top_parameters(small_machine(), FEED_BEATS, STREAM_BEATS, PARAM_WORDS) | {"LAYERS": 4}
+_FIELDS = _TOP | {"COORD_W": 20, "FEED_ADDR_W": 7, "STREAM_ADDR_W": 10, "CHANNEL_W": 7}
 _ENGINE = {"ROWS": ROWS, "COLS": COLS, "FEED": FEED, "DEPTH": 2, "PE_KIND": MAC}
 _ENGINE |= {"CODE_W": CODE_BITS, "WEIGHT_W": WEIGHT_BITS, "ACC_BITS": 12, "EVENTS_W": 3}
 _ENGINE |= {"SATURATE": 1, "TAP_W": 2, "STREAM_ADDR_W": 6}
@@ -439,7 +474,7 @@ SUBJECTS = (
     Subject(
         "napier_top",
         "napier_top",
-        top_parameters(small_machine(), FEED_BEATS, STREAM_BEATS, PARAM_WORDS) | {"LAYERS": 4},
+        _TOP,
         drive_top,
         gates=_HOST
         | {"m_axi_araddr": "m_axi_arvalid", "m_axi_arlen": "m_axi_arvalid"}

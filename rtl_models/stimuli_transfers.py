@@ -24,9 +24,23 @@ def count(rng: Random, most: int = 6) -> int:
     return max(1, (1 << rng.randrange(WORD_BITS)) + rng.randint(0, 3))
 
 
-def far(rng: Random) -> int:
+def far(rng: Random, most: int = 6) -> int:
     """Draw a small count with one more bit: a fault that loses the bit ends early."""
-    return (1 << rng.randrange(3, WORD_BITS)) + rng.randint(1, 6)
+    return (1 << rng.randrange(3, WORD_BITS)) + rng.randint(1, most)
+
+
+def step(rng: Random, small: bool, most: int = 4) -> int:
+    """Draw a distance of words: few of them, forth or back, any, or few with one more bit."""
+    few = rng.randrange(most)
+    if small:
+        return few
+    return rng.choice([word(rng, WORD_BITS), ~few, few + (1 << rng.randrange(WORD_BITS))])
+
+
+def aligned(rng: Random) -> int:
+    """Draw any multiple of a power of two: what is added to its negative carries from there on."""
+    places = rng.randrange(WORD_BITS)
+    return rng.getrandbits(WORD_BITS - places) << places
 
 
 def noise(dut: Dut, rng: Random, names: Sequence[str]) -> dict[str, int]:
@@ -150,10 +164,13 @@ def drive_weights(cols: int) -> Callable[[Dut, Random, int], None]:
 def load_configuration(rng: Random, rows: int, word_bytes: int, act_words: int) -> dict[str, int]:
     """Draw fields of a load: one that mostly fits the banks, or one of any addresses."""
     stride_x, stride_y = rng.choice([(1, 1), (rng.randint(1, 4), rng.randint(1, 4))])
-    if rng.random() < 0.1:
+    kind = rng.random()
+    if kind < 0.1:
         stride_x, stride_y = rng.randint(1, 255), rng.randint(1, 255)
-    phase_y = rng.randrange(stride_y)
-    row_words = rng.choice([rng.randint(1, 3), rng.randint(1, 12)])
+    elif kind < 0.3:  # one more bit than the phases reach
+        stride_x, stride_y = (rng.randint(1, 4) | 1 << rng.randrange(8) for _ in range(2))
+    phase_y = rng.randrange(min(stride_y, rng.choice([4, 255])))
+    row_words = rng.choice([rng.randint(1, 3), rng.randint(1, 12), rng.randint(1, 40)])
     image_rows = rng.randint(1, 4)
     small = rng.random() < 0.6
     values = {
@@ -165,16 +182,28 @@ def load_configuration(rng: Random, rows: int, word_bytes: int, act_words: int) 
         "cfg_load_stride_x": stride_x,
         "cfg_load_stride_y": stride_y,
         "cfg_load_bank": rng.randrange(rows),
-        "cfg_load_phase_words": rng.randrange(4) if small else word(rng, WORD_BITS),
+        "cfg_load_phase_words": step(rng, small),
         "cfg_load_pitch_banks": rng.randrange(rows),
         "cfg_load_phase_y": phase_y,
-        "cfg_load_pitch_words": rng.randrange(4) if small else word(rng, WORD_BITS),
-        "cfg_in_words": rng.randint(1, 3) if small else word(rng, WORD_BITS),
+        "cfg_load_pitch_words": step(rng, small),
+        "cfg_in_words": 1 + step(rng, small, 3),
     }
     if rng.random() < 0.3:
         values[rng.choice(["cfg_load_words", "cfg_load_row_words", "cfg_load_rows"])] = far(rng)
     first = phase_y * stride_x * values["cfg_load_phase_words"]
-    values["cfg_load_base"] = rng.randrange(act_words) - first
+    # A plane before the memory: the next one is in it.
+    place = rng.randrange(act_words) if rng.random() < 0.9 else -1
+    kind = rng.random()
+    if kind < 0.2:  # the next line is in the memory, this one is not
+        values["cfg_in_words"] = aligned(rng)
+        place -= values["cfg_in_words"]
+    elif kind < 0.5:  # the next row is, or the next word
+        values["cfg_load_phase_words"] = aligned(rng)
+        first = phase_y * stride_x * values["cfg_load_phase_words"]
+        place -= rng.choice([0, 1, stride_x]) * values["cfg_load_phase_words"]
+    if rng.random() < 0.2:  # what the wrap adds is taken back
+        values["cfg_load_pitch_words"] = rng.randrange(4) - values["cfg_in_words"]
+    values["cfg_load_base"] = place - first
     values["cfg_second_load_base"] = rng.randrange(act_words) - first
     return values
 
@@ -222,14 +251,23 @@ def store_configuration(rng: Random, rows: int, feed: int, out_words: int) -> di
         "store_first_row_words": rng.randint(1, 8),
         "store_row_words": rng.randint(1, 8),
         "store_gap_banks": rng.randrange(rows),
-        "store_gap_words": rng.randrange(3) if small else word(rng, WORD_BITS),
+        "store_gap_words": step(rng, small, 3),
         "store_first_lane": rng.randrange(feed),
         "store_last_lane": rng.randrange(feed),
         "store_form": rng.choice([0, 0, 1, 2]),
-        "out_words": rng.randint(1, 3) if small else word(rng, WORD_BITS),
+        "out_words": 1 + step(rng, small, 3),
     }
     if rng.random() < 0.1:
-        values["store_base"] = word(rng, WORD_BITS)
+        values["store_base"] = step(rng, False, out_words)
+    elif rng.random() < 0.4:  # an output of the tile is in the memory, or the next tile; not this
+        values["out_words"] = aligned(rng)
+        tiles = rng.choice([1 << 2 * values["store_form"], rng.randrange(16)])
+        values["store_base"] -= tiles * values["out_words"]
+        if rng.random() < 0.3:  # what the wrap adds is taken back
+            values["store_gap_words"] = rng.randrange(3) - tiles * values["out_words"]
+    elif rng.random() < 0.2:  # the next row is
+        values["store_gap_words"] = aligned(rng)
+        values["store_base"] -= values["store_gap_words"]
     return values
 
 
@@ -272,6 +310,38 @@ def drive_packer(rows: int, feed: int, out_words: int) -> Callable[[Dut, Random,
     return drive
 
 
+def operation(
+    rng: Random, kind: int, rows: int, feed: int, words: int
+) -> tuple[dict[str, int], bool]:
+    """Draw the fields that an operation reads, and whether one of its counts is a large one."""
+    if kind == DESCRIPTOR:
+        return {"descriptor_offset": rng.getrandbits(25) << 7}, False
+    if kind == WEIGHTS:
+        sections = ("cfg_load_feed", "cfg_load_parameters", "cfg_load_streams")
+        fields = {n: step(rng, rng.random() < 0.6, 8) for n in sections}
+        fields |= {"cfg_weight_offset": rng.getrandbits(20) << 12, "cfg_vector": rng.getrandbits(1)}
+        fields["cfg_weight_beats"] = rng.randint(1, 24)
+        counts = ["weight_beats"]
+    elif kind == STORE:
+        stores = store_configuration(rng, rows, feed, words)
+        fields = {f"cfg_{name}": value for name, value in stores.items()}
+        fields["cfg_store_offset"] = rng.getrandbits(31) * feed
+        counts = ["store_segments", "store_words", "store_first_row_words", "store_row_words"]
+    else:
+        fields = load_configuration(rng, rows, feed, words)
+        fields |= {f"cfg_{n}load_offset": rng.getrandbits(31) * feed for n in ("", "second_")}
+        counts = ["load_segments", "load_words", "load_row_words", "load_rows"]
+    long = rng.random() < 0.5
+    if long and rng.random() < 0.5:
+        any_bits = [name for name in counts if rng.random() < 0.5]
+        fields |= {f"cfg_{name}": rng.randint(1, 3) for name in counts}
+        fields |= {f"cfg_{name}": rng.getrandbits(WORD_BITS) | 1 for name in any_bits}
+    elif long:  # what is left without the bit ends soon
+        fields |= {f"cfg_{name}": rng.randint(1, 3) for name in counts}
+        fields[f"cfg_{rng.choice(counts)}"] = far(rng, 2)
+    return fields, long
+
+
 def drive_dma(rows: int, feed: int, words: int) -> Callable[[Dut, Random, int], None]:
     """Run operations against a memory of random bits that pauses, fails and is left alone."""
 
@@ -285,24 +355,10 @@ def drive_dma(rows: int, feed: int, words: int) -> Callable[[Dut, Random, int], 
         outputs = 0
         while dut.cycles < cycles:
             kind = rng.choice([DESCRIPTOR, WEIGHTS, WEIGHTS, ACTIVATIONS, SECOND, STORE, STORE])
-            stores = store_configuration(rng, rows, feed, words)
-            loads = load_configuration(rng, rows, feed, words)
-            fields = {f"cfg_{name}": value for name, value in stores.items()} | loads
-            fields |= {
-                "base": rng.getrandbits(widths["base"] - 12) << 12,
-                "descriptor_offset": rng.getrandbits(25) << 7,
-                "cfg_weight_offset": rng.getrandbits(20) << 12,
-                "cfg_weight_beats": rng.randint(1, 24),
-                "cfg_vector": rng.getrandbits(1),
-                "cfg_load_offset": rng.getrandbits(31) * feed,
-                "cfg_second_load_offset": rng.getrandbits(31) * feed,
-                "cfg_store_offset": rng.getrandbits(31) * feed,
-            }
-            for name in ("feed", "parameters", "streams"):
-                fields[f"cfg_load_{name}"] = rng.choice([0, rng.randrange(8), word(rng, WORD_BITS)])
-            counts = ("load_segments", "store_segments", "store_words", "weight_beats")
-            if rng.random() < 0.3:
-                fields[f"cfg_{rng.choice(counts)}"] = far(rng)
+            fields, long = operation(rng, kind, rows, feed, words)
+            unused = [name for name in widths if name.startswith("cfg_") and name not in fields]
+            fields |= noise(dut, rng, (*unused, "descriptor_offset")) | fields
+            fields["base"] = rng.getrandbits(widths["base"] - 12) << 12
             fails = 0.02 if rng.random() < 0.2 else 0.0
             ends = rng.choice([0.1, 0.5])
             reads: list[int] = []  # beats left of every burst
@@ -310,7 +366,8 @@ def drive_dma(rows: int, feed: int, words: int) -> Callable[[Dut, Random, int], 
             started = aborts = resets = False
             beat: dict[str, int] = {}
             answer: dict[str, int] = {}
-            age, give_up = 0, rng.choice([400, 400, 400, rng.randrange(40)])
+            patience = rng.choice([8, 60]) if long else 400
+            age, give_up = 0, rng.choice([patience, patience, patience, rng.randrange(40)])
             while True:
                 # The store's fields are gone after the start.
                 if started and kind == STORE:
@@ -373,6 +430,16 @@ def drive_dma(rows: int, feed: int, words: int) -> Callable[[Dut, Random, int], 
 
 _SMALL_DMA = {"ROWS": 3, "COLS": 2, "FEED": 2, "DATA_W": 64, "ADDR_W": 34}
 
+# What a host may ask for (section 5 of docs/programming.md), and when beats come (header).
+_LEGAL_LOAD = (
+    "cfg_load_bank < {rows} && cfg_load_pitch_banks < {rows} && cfg_load_stride_x != 0"
+    " && cfg_load_phase_y < cfg_load_stride_y && !(start && beat_valid)"
+)
+_LOADING = (
+    "(begin_q || begin_q2 ? !beat_valid : phase_y_q < cfg_load_stride_y"
+    " && phase_x_q < cfg_load_stride_x && bank_q < {rows} && row_bank_q < {rows})"
+)
+
 SUBJECTS = (
     Subject(
         "axi_writer",
@@ -411,6 +478,9 @@ SUBJECTS = (
         gates={"act_write_addr": "act_write[]", "act_write_data": "act_write[]"}
         | {"act_write_part": "act_write[]"},
         watched=("run_left_q", "row_left_q", "rows_left_q"),
+        legal=_LEGAL_LOAD.format(rows=3),
+        invariant=_LOADING.format(rows=3),
+        begins="start",
     ),
     Subject(
         "activation_unpacker, word of 2 beats",
@@ -420,6 +490,9 @@ SUBJECTS = (
         gates={"act_write_addr": "act_write[]", "act_write_data": "act_write[]"}
         | {"act_write_part": "act_write[]"},
         watched=("run_left_q", "row_left_q", "rows_left_q"),
+        legal=_LEGAL_LOAD.format(rows=2),
+        invariant=_LOADING.format(rows=2),
+        begins="start",
     ),
     Subject(
         "output_packer",
@@ -431,12 +504,15 @@ SUBJECTS = (
         " && start_last_lane < 2",
         # A piece has at most ROWS words; the beat's fourth is in no piece but the last. Bits of
         # piece_pos_q have other names in the netlist.
-        invariant="(!(begin_q || active_q) || bank_q < 3 && first_bank_q < 3 && gap_banks_q < 3)"
+        invariant="(!(begin_q || active_q) || bank_q < 3 && row_bank_q < 3 && first_bank_q < 3"
+        " && gap_banks_q < 3)"
         " && (!piece_valid_q || piece_words_q <= 3 && piece_bank_q < 3"
         " && (piece_last_q || {\\g_word[1].from [10], \\g_word[0].from [0]} + piece_words_q <= 3))"
         " && (!(begin_q || active_q || piece_valid_q) || codes_q[63:48] == 0 && lanes_q[7:6] == 0)",
         begins="rst",
-        watched=("runs_left_q", "run_left_q", "row_left_q"),
+        # Counters, and what they begin with.
+        watched=("runs_left_q", "run_left_q", "row_left_q")
+        + ("words_q", "first_row_words_q", "row_words_q"),
     ),
     Subject(
         "dma",
@@ -456,5 +532,11 @@ SUBJECTS = (
         | {"m_axi_wlast": "m_axi_wvalid"},
         kept=("burst_generator", "weight_unpacker", "activation_unpacker", "output_packer")
         + ("axi_writer",),
+        deep_proofs=False,
+        watched=("runs_left_q", "run_left_q", "row_left_q", "rows_left_q", "left_q"),
+        # Section 4 of docs/programming.md: a host's base; section 3: offsets are those of words.
+        # Words are of 2 bytes here.
+        legal="base[11:0] == 0 && !descriptor_offset[0] && !cfg_weight_offset[0]"
+        " && !cfg_load_offset[0] && !cfg_second_load_offset[0] && !cfg_store_offset[0]",
     ),
 )

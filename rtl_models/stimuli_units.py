@@ -177,7 +177,7 @@ def pair_configuration(dut: Dut, rng: Random, mode: int) -> dict[str, int]:
         "cfg_left_shift": rng.choice([rng.randrange(32), 15, 20]),
     }
     for name in ("first", "second"):
-        values[f"cfg_{name}_multiplier"] = rng.choice(
+        values[f"cfg_{name}_multiplier"] = rng.choice([1, 1, 1, -1]) * rng.choice(
             [rng.randrange(1 << 30, 1 << 31), rng.randrange(1 << rng.randrange(1, 31))]
         )
         shift = rng.choice([rng.randint(low, high), rng.randint(max(low, -4), min(high, 4))])

@@ -1,11 +1,12 @@
-"""Legal random stimuli for the smaller modules of the Winograd unit, as in `rtl_models.stimuli`."""
+"""Legal random stimuli for the modules of the Winograd unit, as in `rtl_models.stimuli`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from rtl_models.mutants import Dut, Subject
-from rtl_models.stimuli import RARELY, drive_combinational
+from rtl_models.stimuli import RARELY, drive_combinational, moods, word
 
 DIRECT, F2 = 0, 1
 
@@ -36,6 +37,85 @@ def drive_parts(dut: Dut, rng: Random, cycles: int) -> None:
             dut.cycle(load=rng.random() < RARELY, advance=rng.random() < 0.8)
 
 
+def drive_patches(dut: Dut, rng: Random, cycles: int) -> None:
+    """Send words of patches of both forms at any pace, some of them cut off."""
+    bits, valids = dut.ports.inputs["in_data"], moods(rng)
+    dut.cycle(rst=1, flush=0, form4=0, in_valid=0)
+    while dut.cycles < cycles:
+        by_reset = rng.getrandbits(1)
+        dut.cycle(
+            rst=by_reset, flush=1 - by_reset, form4=rng.getrandbits(1), in_valid=rng.getrandbits(1)
+        )
+        for _ in range(rng.choice([30, 150, 600])):
+            valid = rng.random() < next(valids)
+            dut.cycle(rst=0, flush=0, in_valid=valid, in_data=word(rng, bits))
+
+
+def drive_input(half: int) -> Callable[[Dut, Random, int], None]:
+    """Transform chunks of both forms; words wait for room, readers let transformed ones wait."""
+
+    def drive(dut: Dut, rng: Random, cycles: int) -> None:
+        widths = dut.ports.inputs
+        valids, readies = moods(rng), moods(rng)
+        dut.cycle(rst=1, flush=0, cfg_words=1, cfg_chunk_words=1, in_valid=0, out_ready=0)
+        while dut.cycles < cycles:
+            form4 = rng.getrandbits(1)
+            dut.cycle(
+                rst=0,
+                flush=1,
+                cfg_form4=form4,
+                cfg_words=rng.randrange(1, 1 << rng.randint(1, widths["cfg_words"])),
+                cfg_chunk_words=rng.randint(1, half // (36 if form4 else 16)),
+                in_valid=0,
+                out_ready=rng.getrandbits(1),
+            )
+            offered, data = False, 0
+            for _ in range(rng.choice([100, 400, 1500])):
+                if not offered:
+                    offered, data = rng.random() < next(valids), word(rng, widths["in_data"])
+                dut.cycle(
+                    rst=rng.random() < RARELY / 10,
+                    flush=0,
+                    in_valid=offered,
+                    in_data=data,
+                    out_ready=rng.random() < next(readies),
+                )
+                offered = offered and not (dut["in_ready"] or dut.value("rst"))
+
+    return drive
+
+
+def drive_output(depth: int) -> Callable[[Dut, Random, int], None]:
+    """Add products of any taps to the sums of any place; every sum begins with its first one."""
+
+    def drive(dut: Dut, rng: Random, cycles: int) -> None:
+        bits = dut.ports.inputs["in_result"]
+        valids = moods(rng)
+        while dut.cycles < cycles:
+            form4 = rng.getrandbits(1)
+            taps, outputs = (6, 16) if form4 else (4, 4)
+            new, before, age = set(range(depth)), -1, 0
+            for _ in range(rng.randrange(20, 400)):
+                place = rng.randrange(depth)
+                valid = place != before and rng.random() < next(valids)
+                # The outputs of a sum are known 3 cycles after it began.
+                age += valid or age > 0
+                (dut.cycle if age > 3 else dut.cycle_unseen)(
+                    cfg_form4=form4,
+                    in_valid=valid,
+                    in_first=place in new or rng.random() < 0.1,
+                    in_tap_row=rng.randrange(taps),
+                    in_tap_column=rng.randrange(taps),
+                    in_addr=place,
+                    in_result=word(rng, bits),
+                    out_phase=rng.randrange(outputs),
+                )
+                before = place if valid else -1
+                new -= {place} if valid else set()
+
+    return drive
+
+
 _TAP = "(cfg_winograd == 2 ? 3'd5 : 3'd3)"
 
 SUBJECTS = (
@@ -60,6 +140,32 @@ SUBJECTS = (
     ),
     Subject("winograd_1d F2", "winograd_1d", {"FORMS": 1, "IN_W": 9}, drive_combinational),
     Subject("winograd_1d", "winograd_1d", {"FORMS": 3, "IN_W": 9}, drive_combinational),
+    Subject(
+        "patch_transform",
+        "patch_transform",
+        {"FORMS": 3, "LANES": 1, "X_W": 3},
+        drive_patches,
+        gates={"out_data": "out_valid"},
+        kept=("winograd_1d", "bank_memory"),
+    ),
+    Subject(
+        "input_transform",
+        "input_transform",
+        {"FORMS": 3, "LANES": 1, "X_W": 3, "HALF": 72, "WORDS_W": 4},
+        drive_input(72),
+        gates={"out_data": "out_valid"},
+        kept=("patch_transform", "winograd_1d", "bank_memory", "chunk_counter"),
+        deep_proofs=False,
+    ),
+    Subject(
+        "output_transform",
+        "output_transform",
+        {"FORMS": 3, "LANES": 1, "RESULT_W": 18, "SUM_W": 16, "DEPTH": 3},
+        drive_output(3),
+        legal="in_tap_row < 6 && in_tap_column < 6 && (cfg_form4 || out_phase < 4)",
+        kept=("winograd_scale", "bank_memory"),
+        deep_proofs=False,
+    ),
     Subject("winograd_scale F2", "winograd_scale", {"FORMS": 1, "W": 16}, drive_combinational),
     Subject("winograd_scale", "winograd_scale", {"FORMS": 3, "W": 16}, drive_combinational),
 )
