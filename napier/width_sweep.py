@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from napier.output import write_text
 from napier.report import human
 from napier.widths import Observed, observe
 from simulator.hardware import Hardware
-from simulator.sharing import map_shared
+from simulator.sharing import THREADS, map_shared
 from simulator.values import count_overflows
 from simulator.vector import run_vector
 
@@ -39,8 +40,8 @@ ACC_BITS = (2, 48)
 
 RULES = ("wrap", "saturate")
 
-BATCH_SAMPLES = 32
-"""Samples run by one thread at once."""
+BATCH_SAMPLES = 64
+"""Samples that one thread runs at once, at most."""
 
 COUNTS = ("events", "outputs_affected", "transient", "persistent")
 
@@ -334,7 +335,7 @@ def run_layers(
     for index, seen in reference.layers.items():
         overflows |= seen.sample_bits > machine_of(index).array.acc_bits
     outputs, chosen = reference.outputs.copy(), np.flatnonzero(overflows)
-    parts = [chosen[i : i + BATCH_SAMPLES] for i in range(0, len(chosen), BATCH_SAMPLES)]
+    parts = _batches(chosen)
 
     def run(part: Array) -> tuple[Array, dict[int, Array]]:
         batch = [array[part] for array in sweep.samples.arrays]
@@ -345,6 +346,14 @@ def run_layers(
         for index, more in found.items():
             counts[index] += more
     return outputs, counts
+
+
+def _batches(samples: Array) -> list[Array]:
+    """Cut samples into parts of nearly one size, as many for each thread."""
+    if samples.size == 0:
+        return []
+    parts = THREADS * ceil(samples.size / (THREADS * BATCH_SAMPLES))
+    return np.array_split(samples, min(parts, samples.size))
 
 
 def scores(sweep: Sweep, outputs: Array) -> Document:

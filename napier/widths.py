@@ -312,22 +312,29 @@ def observe(
     The accumulators have no width; they add what a step of the hardware's PE adds, products where
     no hardware is given.
     """
-    from simulator.values import accumulate  # Numba: a certificate does without
+    from simulator.sharing import map_shared  # Numba: a certificate does without
+    from simulator.values import accumulate
 
     machine = unlimited(load_hardware("mac16x16") if hardware is None else hardware)
     found: dict[int, Observation] = {}
     outputs: list[Array] = []
-    for start in range(0, samples.count, BATCH_SAMPLES):
-        if progress is not None:
-            progress(start, samples.count, "observing samples")
+
+    def run(start: int) -> tuple[Array, dict[int, Observation]]:
         batch = [array[start : start + BATCH_SAMPLES] for array in samples.arrays]
         result = run_golden(network, batch, keep_tensors=True)
-        outputs.append(result.outputs[0].reshape(len(batch[0]), -1))
+        seen = {}
         for index, layer in enumerate(network.layers):
             if isinstance(layer, WeightedLayer):
                 x = result.tensors[layer.inputs[0]]
-                values = accumulate(layer, x, machine)
-                found[index] = _observed(x, values, len(batch[0]), found.get(index))
+                seen[index] = _observed(x, accumulate(layer, x, machine), len(batch[0]))
+        return result.outputs[0].reshape(len(batch[0]), -1), seen
+
+    for done, (codes, seen) in enumerate(map_shared(run, range(0, samples.count, BATCH_SAMPLES))):
+        if progress is not None:
+            progress(done * BATCH_SAMPLES, samples.count, "observing samples")
+        outputs.append(codes)
+        for index, more in seen.items():
+            found[index] = _joined(found[index], more) if index in found else more
     return Observed(found, np.concatenate(outputs))
 
 
@@ -337,20 +344,21 @@ def unlimited(hardware: Hardware) -> Hardware:
     return hardware.model_copy(update={"array": hardware.array.model_copy(update=widths)})
 
 
-def _observed(
-    x: Array, values: AccumulatorValues, samples: int, earlier: Observation | None
-) -> Observation:
+def _observed(x: Array, values: AccumulatorValues, samples: int) -> Observation:
     shape = (samples, -1, values.minimum.shape[-1])
     low, high = values.minimum.reshape(shape).min(axis=1), values.maximum.reshape(shape).max(axis=1)
     bits = np.array(_bits(low.min(axis=1), high.max(axis=1)), dtype=np.int64)
-    seen = Observation(observed_range(x), low.min(axis=0), high.max(axis=0), bits)
-    if earlier is None:
-        return seen
+    return Observation(observed_range(x), low.min(axis=0), high.max(axis=0), bits)
+
+
+def _joined(earlier: Observation, later: Observation) -> Observation:
+    """Return what a layer saw on the samples of both."""
+    (low, high), (later_low, later_high) = earlier.codes, later.codes
     return Observation(
-        codes=observed_range(x, earlier.codes),
-        minimum=np.minimum(seen.minimum, earlier.minimum),
-        maximum=np.maximum(seen.maximum, earlier.maximum),
-        sample_bits=np.concatenate([earlier.sample_bits, seen.sample_bits]),
+        codes=(min(low, later_low), max(high, later_high)),
+        minimum=np.minimum(later.minimum, earlier.minimum),
+        maximum=np.maximum(later.maximum, earlier.maximum),
+        sample_bits=np.concatenate([earlier.sample_bits, later.sample_bits]),
     )
 
 

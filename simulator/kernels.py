@@ -1118,10 +1118,15 @@ def _count_task(
             _contents(*steps, total, None)
         for j in range(count):
             value[tile, channel, j] = acc[j] + low
-            if events[j] > 0:
-                lost = total[j] < low or total[j] > high
-                tallies[task, 0] += events[j]
-                tallies[task, 2 if lost else 1] += 1
+        overflows = affected = lost = 0
+        for j in range(count):
+            touched = events[j] > 0
+            overflows += events[j]
+            affected += touched
+            lost += touched & ((total[j] < low) | (total[j] > high))
+        tallies[task, 0] += overflows
+        tallies[task, 1] += affected - lost
+        tallies[task, 2] += lost
 
 
 @jit_nogil

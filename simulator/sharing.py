@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TypeVar
@@ -21,14 +21,14 @@ _this_thread = threading.local()
 """`.shares` is set in threads that run beside others: their loops are not shared out again."""
 
 
-def map_shared(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def map_shared(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Results of calls that may run side by side, in order, on as many threads as cores.
 
     What the calls share out stays on their own threads: better than `share_out` inside where they
     also do much that is not in compiled loops.
     """
     with ThreadPoolExecutor(THREADS, initializer=_mark_thread) as pool:
-        return list(pool.map(function, items))
+        yield from pool.map(function, items)
 
 
 def _mark_thread() -> None:
