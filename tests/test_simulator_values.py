@@ -91,6 +91,33 @@ def test_accumulators_and_codes_equal_golden(pe, block):
 
 
 @pytest.mark.parametrize("overflow", ["wrap", "saturate"])
+def test_overflows_of_long_8_bit_sums_are_counted_at_every_width(overflow):
+    rng = np.random.default_rng(816)
+    weights = rng.integers(-128, 128, (3, 600)).astype(np.int8)  # longer than a turn of 252 steps
+    x = rng.integers(0, 256, (4, 600)).astype(np.uint8)
+    weights[1], x[1] = np.where(np.arange(600) < 300, -128, 127), 255  # the largest products
+    weights[2], x[2] = 127, 255  # 25 bits
+    layer = replace(dense([[0]]), weights=weights)
+    output = Tensor("y", (1, 3), "int8")
+    for bits in range(2, 33):
+        hardware = hardware_with(
+            "mac4x4", acc_bits=bits, acc_overflow=overflow, activation_bits=9, weight_bits=9
+        )
+        plain = [
+            naive.accumulate([a * b for a, b in zip(w, row, strict=True)], bits, overflow)
+            for row in x.tolist()
+            for w in weights.tolist()
+        ]
+        touched = [one for one in plain if one["events"]]
+        lost = sum(bool(one["persistent"]) for one in touched)
+        events = sum(one["events"] for one in plain)
+        contents = np.array([[one["value"] for one in plain]]).reshape(4, 3)
+        codes, counts = count_overflows(layer, x, output, hardware)
+        assert counts == (events, len(touched) - lost, lost), bits
+        np.testing.assert_array_equal(codes, operators.post_process(layer, contents, output))
+
+
+@pytest.mark.parametrize("overflow", ["wrap", "saturate"])
 @pytest.mark.parametrize(
     ("preset", "steps"), [("mac4x4", "product"), ("nhot2_4x4", "terms"), ("ternary4x4", "ternary")]
 )
