@@ -551,9 +551,21 @@ SQNR_TABLE = {
     "3-hot B7": (nhot_levels(3, 6, 63), 35.21, 30.21, 35.24, 30.37),
 }
 """Levels; methods.md 1.6, Gaussian and Laplace; the optimum by numerical integration of the density
-(Gaussian clipped at 4 sigma, Laplace at 8). They differ by up to 0.22 dB: the samples and search
-behind the table are not described; its 2-hot values lie above this optimum, int3 to int7 below.
+(Gaussian clipped at 4 sigma, Laplace at 8). They differ by up to 0.22 dB, as the table has a draw.
 """
+
+
+def test_sqnr_of_the_table_s_own_gaussian_samples():
+    """methods.md 1.6 does not tell its draw; these 100,000 samples agree in every row.
+
+    The table's search is coarser than this one, which gains up to 0.011 dB on it. No draw was found
+    for its Laplace column.
+    """
+    row = np.clip(np.random.default_rng(0).standard_normal((1, 100_000)), -4, 4)
+    for name, (levels, table, *_) in SQNR_TABLE.items():
+        scale = least_squares_scale(row, np.array([row.max() / levels.largest]), levels.project)
+        found = 10 * np.log10((row**2).sum() / squared_error(row, scale, levels.project)[0])
+        assert -0.0052 < found - table < 0.012, name
 
 
 @pytest.mark.parametrize(
