@@ -811,6 +811,21 @@ def accumulate(
 
 
 @jit
+def _dense_steps(
+    weights: NDArray[np.signedinteger[Any]],
+) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
+    """List what `build_steps` lists for a step a weight, quicker and zero weights included."""
+    channels, _, inputs = weights.shape
+    rows = np.empty((channels, inputs), dtype=np.uint32)
+    factors = np.empty((channels, inputs), dtype=np.int64)
+    for k in range(channels):
+        for i in range(inputs):
+            rows[k, i] = i
+            factors[k, i] = weights[k, 0, i]
+    return rows.ravel(), factors.ravel(), np.arange(channels + 1) * inputs
+
+
+@jit
 def _part_channels(
     operands: NDArray[np.int16],
     count: int,
@@ -846,7 +861,7 @@ def _part_channels(
     result_high = rules[5] if spill > 0 else high
     within = factors.itemsize == 8 or high - low + bound < 1 << 31  # `_contents` may add in lanes
     single_rows, single_factors, single_starts = rows, factors, starts
-    listed = not unary
+    listed = not unary and (terms > 0 or spill == 0)  # steps of zero weights would count
     for k in range(starts.size - 1):
         for b in range(blocks):
             _prefixes(
@@ -943,8 +958,11 @@ def accumulate_parts(
             stop = min(c + chunk_channels, in_channels)
             chunk = np.empty((last - first, 1, stop - c), dtype=weights.dtype)
             chunk[:, 0] = weights[first:last, p, c:stop]
-            # Steps of one sign go on in one direction: their last prefix is the extreme one.
-            rows, factors, starts, _ = build_steps(chunk, 0, 1, 0 if unary else terms, False)
+            # Units of a weight go in one direction: their last prefix is the extreme one.
+            if unary or terms == 0:
+                rows, factors, starts = _dense_steps(chunk)
+            else:
+                rows, factors, starts, _ = build_steps(chunk, 0, 1, terms, False)
             rows += np.uint32(c)
             bound = 0
             for k in range(last - first):

@@ -64,6 +64,7 @@ def transform_weights(
 def transform_inputs(
     first: int,
     last: int,
+    start: int,
     x: Array,
     zero_point: int,
     corner: tuple[int, int],
@@ -77,7 +78,8 @@ def transform_inputs(
     Parameters
     ----------
     first, last : int
-        Tiles, numbered through samples, rows and columns.
+        Tiles, numbered through samples, rows and columns from tile `start`.
+    start : int
     x : (N, H, W, C)
         Codes.
     zero_point : int
@@ -101,7 +103,7 @@ def transform_inputs(
     half = np.empty((n, n, C), dtype=np.int32)
     total = np.empty(C, dtype=np.int32)
     for t in range(first, last):
-        sample, at = divmod(t, rows * columns)
+        sample, at = divmod(start + t, rows * columns)
         top = at // columns * pitch - corner[0]
         left = at % columns * pitch - corner[1]
         for i in range(n):
@@ -137,6 +139,7 @@ def transform_inputs(
 def transform_outputs(
     first: int,
     last: int,
+    start: int,
     sums: Array,
     A: Array,
     image: tuple[int, int],
@@ -151,6 +154,8 @@ def transform_outputs(
     Parameters
     ----------
     first, last : int
+    start : int
+        Number of the first tile, see `transform_inputs`.
     sums : (products, out_channels, tiles) int64
         M.
     A : (m, n) int64
@@ -175,15 +180,15 @@ def transform_outputs(
     half = np.empty((m, n, BLOCK), dtype=np.int64)
     total = np.empty(BLOCK, dtype=np.int64)
     for k in range(first, last):
-        for start in range(0, tiles, BLOCK):
-            count = min(BLOCK, tiles - start)
+        for begin in range(0, tiles, BLOCK):
+            count = min(BLOCK, tiles - begin)
             half[:] = 0
             for i in range(m):
                 for a in range(n):
                     b = A[i, a]
                     if b != 0:
                         for j in range(n):
-                            source = sums[a * n + j, k, start : start + count]
+                            source = sums[a * n + j, k, begin : begin + count]
                             for t in range(count):
                                 half[i, j, t] += b * source[t]
             for i in range(m):
@@ -195,7 +200,7 @@ def transform_outputs(
                             for t in range(count):
                                 total[t] += b * half[i, a, t]
                     for t in range(count):
-                        sample, at = divmod(start + t, rows * columns)
+                        sample, at = divmod(start + begin + t, rows * columns)
                         row = at // columns * m + i
                         column = at % columns * m + j
                         if row < P and column < Q:

@@ -5,7 +5,7 @@ An independent statement of what `golden.winograd` computes: the two are compare
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,8 @@ Array = NDArray[Any]
 PARALLEL_WORK = 2_000_000
 """Products or elements from which on threads are worth starting."""
 
-BLOCK_ELEMENTS = 1 << 24
-"""Transformed operands and sums kept at once, so that many samples need little memory."""
+BLOCK_ELEMENTS = 1 << 22
+"""Transformed operands and sums kept at once: more leave the caches (measured)."""
 
 
 def run_winograd(
@@ -54,38 +54,64 @@ def run_winograd(
     """
     layer, geometry = step.layer, step_geometry(step)
     assert isinstance(layer, Conv2D)
-    form = form_of(geometry)
-    pixels = geometry.image[0] * geometry.image[1]
-    tiles = geometry.out_height * geometry.out_width
-    per_sample = form.taps**2 * tiles * (geometry.in_channels + geometry.out_channels)
-    samples = max(1, BLOCK_ELEMENTS // per_sample)
-    codes, tallies = [], []
-    for start in range(0, len(x), samples):
-        block = x[start : start + samples]
-        operands = transform_inputs(layer, block, geometry)
-        sums, tally = accumulate_parts(layer, operands, len(block) * tiles, geometry, hardware)
-        contents = transform_outputs(sums, len(block), geometry, hardware.result_bits)
-        codes.append(post_process(layer, contents, len(block) * pixels, output, hardware))
+    contents, tallies = accumulate_winograd(layer, x, geometry, hardware)
+    pixels = len(x) * geometry.image[0] * geometry.image[1]
+    codes = post_process(layer, contents, pixels, output, hardware)
+    return codes, tallied_record(tallies, hardware)
+
+
+def accumulate_winograd(
+    layer: Conv2D, x: Array, geometry: Geometry, hardware: Hardware
+) -> tuple[Array, NDArray[np.int64]]:
+    """Accumulate a layer, a block of tiles after the other.
+
+    Parameters
+    ----------
+    layer : Conv2D
+        With transformed weights.
+    x : (N, H, W, C) integer array
+        Codes.
+    geometry : Geometry
+    hardware : Hardware
+
+    Returns
+    -------
+    contents : (pixel blocks, out_channels, lanes) int64 array
+        Accumulators; pixels count through samples, rows and columns.
+    tallies : (tasks, 5) int64 array
+        See `kernels.accumulate`.
+    """
+    per_tile = prod(geometry.kernel) * (geometry.in_channels + geometry.out_channels)
+    block = max(LANES, BLOCK_ELEMENTS // per_tile // LANES * LANES)
+    tiles = len(x) * geometry.out_height * geometry.out_width
+    pixels = len(x) * geometry.image[0] * geometry.image[1]
+    lanes = min(LANES, pixels)
+    contents = np.empty((ceil(pixels / lanes), geometry.out_channels, lanes), dtype=np.int64)
+    tallies = []
+    for start in range(0, tiles, block):
+        span = range(start, min(start + block, tiles))
+        operands = _transform_inputs(layer, x, geometry, span)
+        sums, tally = _accumulate_parts(layer, operands, len(span), geometry, hardware)
+        _transform_outputs(sums, geometry, hardware.result_bits, start, contents)
         tallies.append(tally)
-    return np.concatenate(codes), tallied_record(np.concatenate(tallies), hardware)
+    return contents, np.concatenate(tallies)
 
 
-def transform_inputs(layer: Conv2D, x: Array, geometry: Geometry) -> Array:
-    """Make V, (products, blocks, in_channels, lanes), of the tiles of all samples.
+def _transform_inputs(layer: Conv2D, x: Array, geometry: Geometry, span: range) -> Array:
+    """Make V, (products, blocks, in_channels, lanes), of a range of tiles.
 
     Lanes of the last block beyond the last tile are 0.
     """
     form, grid = form_of(geometry), (geometry.out_height, geometry.out_width)
-    tiles = len(x) * grid[0] * grid[1]
-    blocks = ceil(tiles / LANES)
-    lanes = ceil(tiles / blocks / 16) * 16
+    blocks = ceil(len(span) / LANES)
+    lanes = ceil(len(span) / blocks / 16) * 16
     largest = np.abs(form.inputs).sum(axis=1).max() ** 2 * _largest_operand(layer, x)
     dtype = np.int16 if largest < 1 << 15 else np.int32
     V = np.zeros((form.taps**2, blocks, x.shape[3], lanes), dtype=dtype)
     share_out(
-        transforms.transform_inputs, tiles, _threads(V.size),
-        x, layer.input_zero_point, (layer.padding.top, layer.padding.left), form.outputs, grid,
-        form.inputs, V,
+        transforms.transform_inputs, len(span), _threads(V.size),
+        span.start, x, layer.input_zero_point, (layer.padding.top, layer.padding.left),
+        form.outputs, grid, form.inputs, V,
     )  # fmt: skip
     return V
 
@@ -95,27 +121,10 @@ def _largest_operand(layer: Conv2D, x: Array) -> int:
     return max(zero - int(x.min(initial=zero)), int(x.max(initial=zero)) - zero)
 
 
-def accumulate_parts(
+def _accumulate_parts(
     layer: Conv2D, operands: Array, tiles: int, geometry: Geometry, hardware: Hardware
-) -> tuple[Array, NDArray[np.int64]]:
-    """Accumulate the parts of all tiles as the PEs do.
-
-    Parameters
-    ----------
-    layer : Conv2D
-        With transformed weights.
-    operands : (products, blocks, in_channels, lanes) array
-    tiles : int
-    geometry : Geometry
-    hardware : Hardware
-
-    Returns
-    -------
-    sums : (products, out_channels, tiles) int64 array
-        What the accumulators hold, over all chunks.
-    tallies : (tasks, 5) int64 array
-        See `kernels.accumulate`.
-    """
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sum the parts as the PEs do: (products, out_channels, tiles) over all chunks, and tallies."""
     products, _, channels, _ = operands.shape
     largest = np.maximum(operands.max(axis=(1, 3)), -operands.min(axis=(1, 3)).astype(np.int64))
     weights = layer.weights.reshape(geometry.out_channels, products, channels)
@@ -131,19 +140,17 @@ def accumulate_parts(
     return sums, tallies
 
 
-def transform_outputs(sums: Array, samples: int, geometry: Geometry, valid: int) -> Array:
-    """Make accumulators, (pixel blocks, out_channels, lanes), of sums modulo 2**valid."""
+def _transform_outputs(
+    sums: NDArray[np.int64], geometry: Geometry, valid: int, start: int, contents: Array
+) -> None:
+    """Write accumulators of the tiles from `start` on; the sums are right modulo 2**valid."""
     form = form_of(geometry)
-    pixels = samples * geometry.image[0] * geometry.image[1]
-    lanes = min(LANES, pixels)
-    y = np.empty((ceil(pixels / lanes), geometry.out_channels, lanes), dtype=np.int64)
     inverse = np.array(pow(form.odd, -1, 1 << 64), dtype=np.uint64).astype(np.int64)[()]
     share_out(
         transforms.transform_outputs, geometry.out_channels, _threads(sums.size),
-        sums, form.sums, geometry.image, (geometry.out_height, geometry.out_width), form.shift,
-        inverse, valid - form.shift, y,
+        start, sums, form.sums, geometry.image, (geometry.out_height, geometry.out_width),
+        form.shift, inverse, valid - form.shift, contents,
     )  # fmt: skip
-    return y
 
 
 def _threads(work: int) -> int:

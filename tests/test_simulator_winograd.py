@@ -62,13 +62,9 @@ def fast(layer, x, hardware):
     )
     network = Network("one", tensors, (layer,), (0,), (1,))
     step = winograd_step(lower(network, hardware).steps[0], use, hardware, safe=False)
-    geometry = step_geometry(step)
-    operands = winograd_values.transform_inputs(step.layer, x, geometry)
-    tiles = len(x) * geometry.out_height * geometry.out_width
-    sums, tallies = winograd_values.accumulate_parts(
-        step.layer, operands, tiles, geometry, hardware
+    found, tallies = winograd_values.accumulate_winograd(
+        step.layer, x, step_geometry(step), hardware
     )
-    found = winograd_values.transform_outputs(sums, len(x), geometry, hardware.result_bits)
     pixels = found.transpose(0, 2, 1).reshape(-1, len(layer.weights))
     outputs = pixels[: len(x) * size[0] * size[1]].reshape(len(x), *size, -1)
     return outputs, tallied_record(tallies, hardware)
@@ -146,12 +142,13 @@ def test_sums_are_exact_at_the_extremes_in_lanes_of_32_and_64_bits(codes, channe
     assert (record.bits_needed > 32) == wide
 
 
-def test_blocks_of_samples_and_threads_change_nothing(monkeypatch):
+def test_blocks_of_tiles_and_threads_change_nothing(monkeypatch):
     rng = np.random.default_rng(4)
     network, hardware = cases.network(rng, "mac4x4"), machine("mac4x4", "f2", 64, acc_bits=18)
     x = cases.sample(rng, network, 5)
     whole = simulate(network, hardware, [x])
     monkeypatch.setattr(winograd_values, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(winograd_values, "LANES", 7)
     monkeypatch.setattr(winograd_values, "PARALLEL_WORK", 1)
     monkeypatch.setattr(winograd_values, "THREADS", 5)
     parts = simulate(network, hardware, [x])
