@@ -684,65 +684,6 @@ def _task_operands(
     return tile, first_channel, last_channel, count, operands
 
 
-@jit
-def _accumulate_task(
-    task: int,
-    planes: NDArray[np.int16],
-    window: NDArray[np.int64],
-    groups: int,
-    rows: NDArray[np.uint32],
-    factors: NDArray[np.int32],
-    starts: NDArray[np.int64],
-    rules: NDArray[np.int64],
-    value: NDArray[np.int32],
-    minimum: NDArray[np.int32],
-    maximum: NDArray[np.int32],
-    events: NDArray[np.int32],
-    first: NDArray[np.int32],
-    persistent: NDArray[np.bool_],
-    tallies: NDArray[np.int64],
-) -> None:
-    """Run one task of `accumulate`."""
-    tile, first_channel, last_channel, count, operands = _task_operands(
-        task, tallies.shape[0], planes, window, groups, value.shape
-    )
-    width = operands.shape[1]
-    total = np.empty(width, dtype=value.dtype)
-    least = np.empty(width, dtype=value.dtype)
-    most = np.empty(width, dtype=value.dtype)
-    acc = np.empty(width, dtype=np.int64)
-    lane_events = np.empty(width, dtype=np.int64)
-    lane_first = np.empty(width, dtype=np.int64)
-    low, high, spill = rules[0], rules[1], rules[3]
-    result_low = rules[4] if spill > 0 else low
-    result_high = rules[5] if spill > 0 else high
-    for channel in range(first_channel, last_channel):
-        start, stop = starts[channel], starts[channel + 1]
-        _prefixes(operands, rows, factors, start, stop, width, total, least, most)
-        lowest = 0
-        highest = 0
-        for j in range(count):
-            lowest = min(lowest, int(least[j]))
-            highest = max(highest, int(most[j]))
-            value[tile, channel, j] = total[j]
-            minimum[tile, channel, j] = least[j]
-            maximum[tile, channel, j] = most[j]
-        tallies[task, 3] = min(tallies[task, 3], lowest)
-        tallies[task, 4] = max(tallies[task, 4], highest)
-        if spill == 0 and low <= lowest and highest <= high:
-            continue
-        _exact(operands, rows, factors, start, stop, width, rules, acc, lane_events, lane_first)
-        for j in range(count):
-            value[tile, channel, j] = acc[j]
-            lost = total[j] < result_low or total[j] > result_high
-            persistent[tile, channel, j] = lost
-            if lane_events[j] > 0:
-                events[tile, channel, j] = lane_events[j]
-                first[tile, channel, j] = lane_first[j]
-                tallies[task, 0] += lane_events[j]
-                tallies[task, 2 if lost else 1] += 1
-
-
 @jit_nogil
 def accumulate(
     first_task: int,
@@ -790,24 +731,45 @@ def accumulate(
         Zeros; written with events, transient and persistent outputs, minimum and maximum of every
         task. As many tasks as pixel tiles, or a multiple: the channels are cut into so many parts.
     """
+    low, high, spill = rules[0], rules[1], rules[3]
+    result_low = rules[4] if spill > 0 else low
+    result_high = rules[5] if spill > 0 else high
     for task in range(first_task, last_task):
-        _accumulate_task(
-            task,
-            planes,
-            window,
-            groups,
-            rows,
-            factors,
-            starts,
-            rules,
-            value,
-            minimum,
-            maximum,
-            events,
-            first,
-            persistent,
-            tallies,
+        tile, first_channel, last_channel, count, operands = _task_operands(
+            task, tallies.shape[0], planes, window, groups, value.shape
         )
+        width = operands.shape[1]
+        total = np.empty(width, dtype=value.dtype)
+        least = np.empty(width, dtype=value.dtype)
+        most = np.empty(width, dtype=value.dtype)
+        acc = np.empty(width, dtype=np.int64)
+        lane_events = np.empty(width, dtype=np.int64)
+        lane_first = np.empty(width, dtype=np.int64)
+        for channel in range(first_channel, last_channel):
+            start, stop = starts[channel], starts[channel + 1]
+            _prefixes(operands, rows, factors, start, stop, width, total, least, most)
+            lowest = 0
+            highest = 0
+            for j in range(count):
+                lowest = min(lowest, int(least[j]))
+                highest = max(highest, int(most[j]))
+                value[tile, channel, j] = total[j]
+                minimum[tile, channel, j] = least[j]
+                maximum[tile, channel, j] = most[j]
+            tallies[task, 3] = min(tallies[task, 3], lowest)
+            tallies[task, 4] = max(tallies[task, 4], highest)
+            if spill == 0 and low <= lowest and highest <= high:
+                continue
+            _exact(operands, rows, factors, start, stop, width, rules, acc, lane_events, lane_first)
+            for j in range(count):
+                value[tile, channel, j] = acc[j]
+                lost = total[j] < result_low or total[j] > result_high
+                persistent[tile, channel, j] = lost
+                if lane_events[j] > 0:
+                    events[tile, channel, j] = lane_events[j]
+                    first[tile, channel, j] = lane_first[j]
+                    tallies[task, 0] += lane_events[j]
+                    tallies[task, 2 if lost else 1] += 1
 
 
 @jit
@@ -1101,57 +1063,11 @@ def _narrow_contents(
             total[j] += floor + ((lower[j] - floor) & 0xFFFF)
 
 
-@jit
-def _count_task(
-    task: int,
-    x: NDArray[np.int16],
-    window: NDArray[np.int64],
-    groups: int,
-    rows: NDArray[np.uint32],
-    factors: NDArray[np.int16],
-    starts: NDArray[np.int64],
-    rules: NDArray[np.int64],
-    wide: np.dtype[np.int32],
-    value: NDArray[np.int16],
-    tallies: NDArray[np.int64],
-) -> None:
-    """Run one task of `count_overflows`."""
-    tile, first_channel, last_channel, count, operands = _task_operands(
-        task, tallies.shape[0], x, window, groups, value.shape
-    )
-    width = operands.shape[1]
-    total = np.empty(width, dtype=wide)
-    acc = np.empty(width, dtype=value.dtype)
-    events = np.empty(width, dtype=value.dtype)
-    low, high, saturate = rules[0], rules[1], rules[2] != 0
-    for channel in range(first_channel, last_channel):
-        start, stop = starts[channel], starts[channel + 1]
-        for j in range(width):
-            acc[j] = -low
-            events[j] = total[j] = 0
-        steps = operands, rows, factors, start, stop, width, high - low, saturate, acc, events
-        if value.itemsize == 2:
-            _narrow_contents(*steps, total)
-        else:
-            _contents(*steps, total, None)
-        for j in range(count):
-            value[tile, channel, j] = acc[j] + low
-        overflows = affected = lost = 0
-        for j in range(count):
-            touched = events[j] > 0
-            overflows += events[j]
-            affected += touched
-            lost += touched & ((total[j] < low) | (total[j] > high))
-        tallies[task, 0] += overflows
-        tallies[task, 1] += affected - lost
-        tallies[task, 2] += lost
-
-
 @jit_nogil
 def count_overflows(
     first_task: int,
     last_task: int,
-    x: NDArray[np.int16],
+    planes: NDArray[np.int16],
     window: NDArray[np.int64],
     groups: int,
     rows: NDArray[np.uint32],
@@ -1169,7 +1085,7 @@ def count_overflows(
 
     Parameters
     ----------
-    first_task, last_task, x, window, groups, rows, starts, rules
+    first_task, last_task, planes, window, groups, rows, starts, rules
         See `accumulate`.
     factors : (steps,) int16, int32 or int64
     wide : dtype
@@ -1180,8 +1096,36 @@ def count_overflows(
     tallies : (tasks, 3) int64
         Zeros; written with events, transient and persistent outputs of every task.
     """
+    low, high, saturate = rules[0], rules[1], rules[2] != 0
     for task in range(first_task, last_task):
-        _count_task(task, x, window, groups, rows, factors, starts, rules, wide, value, tallies)
+        tile, first_channel, last_channel, count, operands = _task_operands(
+            task, tallies.shape[0], planes, window, groups, value.shape
+        )
+        width = operands.shape[1]
+        total = np.empty(width, dtype=wide)
+        acc = np.empty(width, dtype=value.dtype)
+        events = np.empty(width, dtype=value.dtype)
+        for channel in range(first_channel, last_channel):
+            start, stop = starts[channel], starts[channel + 1]
+            for j in range(width):
+                acc[j] = -low
+                events[j] = total[j] = 0
+            steps = operands, rows, factors, start, stop, width, high - low, saturate, acc, events
+            if value.itemsize == 2:
+                _narrow_contents(*steps, total)
+            else:
+                _contents(*steps, total, None)
+            for j in range(count):
+                value[tile, channel, j] = acc[j] + low
+            overflows = affected = lost = 0
+            for j in range(count):
+                touched = events[j] > 0
+                overflows += events[j]
+                affected += touched
+                lost += touched & ((total[j] < low) | (total[j] > high))
+            tallies[task, 0] += overflows
+            tallies[task, 1] += affected - lost
+            tallies[task, 2] += lost
 
 
 # -- post-processor (D rules) ---------------------------------------------------------------------
