@@ -89,6 +89,8 @@ class Subject:
     matters : mapping of str to str
         Registers, or parts of them as in ``a[7:4]``, that mean something only under a Verilog
         condition on ports and registers; in the proofs they may differ where it does not hold.
+    matters_after : mapping of str to str
+        The condition on the ports of a cycle, where another one tells what matters after it.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Subject:
     invariant: str = ""
     begins: str = "1'b0"
     matters: Mapping[str, str] = field(default_factory=dict)
+    matters_after: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -409,7 +412,10 @@ class Netlist:
         )
         _yosys(f"script {folder}/mutate.ys")
         gold, gate = self.folder / "plain.json", folder / "mutated.json"
-        if self._proven(folder, gold, gate):
+        if self._proven(folder, gold, gate, self.subject.matters):
+            return True
+        # What does not matter may be anything then; where all matters, it must not differ.
+        if self.subject.matters and self._proven(folder, gold, gate, {}):
             return True
         if not self._kept or not self.subject.deep_proofs:
             return False
@@ -417,7 +423,7 @@ class Netlist:
         if not whole.exists():
             self._fill(gold, whole)
         self._fill(gate, folder / "whole.json")
-        return self._proven(folder, whole, folder / "whole.json")
+        return self._proven(folder, whole, folder / "whole.json", self.subject.matters)
 
     def _fill(self, netlist: Path, whole: Path) -> None:
         """Put the kept modules into a netlist that has been cut from them, as gates."""
@@ -429,12 +435,12 @@ class Netlist:
             f" dfflegalize -cell $_DFF_P_ x; splitnets; write_json {whole}"
         )
 
-    def _proven(self, folder: Path, gold: Path, gate: Path) -> bool:
+    def _proven(self, folder: Path, gold: Path, gate: Path, partly: Mapping[str, str]) -> bool:
         """Whether two netlists have the same outputs and next states."""
         for name, path in (("gold", gold), ("gate", gate)):
             design = json.loads(path.read_text())
             (folder / f"{name}.json").write_text(json.dumps(self._cut(design, name)))
-        (folder / "miter.v").write_text(self._miter())
+        (folder / "miter.v").write_text(self._miter(partly))
         said = _yosys(
             f"read_json {folder}/gold.json; read_json {folder}/gate.json;"
             f" read_verilog -sv -formal {folder}/miter.v; hierarchy -top miter; proc; flatten;"
@@ -498,7 +504,7 @@ class Netlist:
             self._state_bits = self._next_bits = 0
         return {"modules": {name: module}}
 
-    def _miter(self) -> str:
+    def _miter(self, partly: Mapping[str, str]) -> str:
         """Verilog that asserts equality of everything that means something."""
         inputs, outputs = dict(self.ports.inputs), dict(self.ports.outputs)
         if self._state_bits:
@@ -518,7 +524,8 @@ class Netlist:
             text += f"  {side} u_{side}({', '.join(clock + pins)});\n"
         text += f"  always @* assume ({self.subject.legal});\n"
         if self._state_bits:
-            text += self._registers_of("now", 0) + self._registers_of("after", 1)
+            text += self._registers_of("now", 0, partly)
+            text += self._registers_of("after", 1, partly)
             # `other` is what the mutant holds where a register does not matter.
             text += f"  wire [{self._state_bits - 1}:0] mutant_state = now.matters & state |"
             text += " ~now.matters & other;\n"
@@ -545,7 +552,7 @@ class Netlist:
             text += f"  always @* assert ({either}{same});\n"
         return text + "endmodule\n"
 
-    def _registers_of(self, block: str, side: int) -> str:
+    def _registers_of(self, block: str, side: int, partly: Mapping[str, str]) -> str:
         """Verilog block with the registers by name, before or after the cycle, and `holds`."""
         text = f"  generate if (1) begin : {block}\n"
         for name, bits in self._registers.items():
@@ -556,11 +563,13 @@ class Netlist:
             )
             text += f"    wire [{width - 1}:0] \\{name} = {{{values}}};\n"
         matters, matters_next = ["1'b1"] * self._state_bits, ["1'b1"] * self._next_bits
-        for part, condition in self.subject.matters.items():
+        for part, condition in partly.items():
             name, high, low = _part(part)
+            following = self.subject.matters_after.get(part, condition)
             for bit, (in_state, in_next) in self._registers[name].items():
                 if low <= bit <= high:
-                    matters[in_state] = matters_next[in_next] = f"({condition})"
+                    matters[in_state] = f"({condition})"
+                    matters_next[in_next] = f"({following})"
         for name, conditions in (("matters", matters), ("matters_next", matters_next)):
             values = ", ".join(reversed(conditions))
             text += f"    wire [{len(conditions) - 1}:0] {name} = {{{values}}};\n"

@@ -723,6 +723,11 @@ SUBJECTS = (
         {"ADDR_W": 5},
         drive_stream_reader,
         legal="!begin_run || !flush && !entry_valid",
+        # It is read in tiles that are not the last pixel tile; that stays the same during a tile.
+        matters={"first_q": "!pixel_last"},
+        matters_after={
+            "first_q": "!pixel_last || begin_run || entry_valid && entry_ready && last && part_last"
+        },
         gates={"addr": "read"},
     ),
     Subject(

@@ -224,17 +224,22 @@ def drive_post(dut: Dut, rng: Random, cycles: int) -> None:
         length = rng.randrange(5, 80)
         for cycle in range(length + 12):
             read = cycle < length and rng.random() < next(reads)
+            drawn = {name: rng.getrandbits(widths[name]) for name in noise}
             dut.cycle(
                 rst=rng.random() < RARELY / 5,
                 flush=cycle == 0 or rng.random() < RARELY,
                 in_read=read,
                 param_word=parameters,
                 **configuration,
-                **{name: rng.getrandbits(widths[name]) for name in noise},
+                **drawn,
             )
             if dut["param_read"]:
                 group = requantizer_group(rng, rounding, 32)
-                if rng.random() < 0.4:  # a small multiplier shows its lowest bits
+                kind = rng.random()
+                if kind < 0.3:  # the bias brings the first lane's result beside a tie
+                    group = near_tie(rng, rounding, 32)
+                    group["in_bias"] += group["in_acc"] - drawn["in_result"]
+                elif kind < 0.6:  # a small multiplier shows its lowest bits
                     group |= {"in_multiplier": rng.getrandbits(rng.randrange(1, 31)), "in_shift": 0}
                 parameters = (group["in_bias"] & 0xFFFFFFFF) << 40
                 parameters |= (group["in_multiplier"] & 0xFFFFFFFF) << 8 | group["in_shift"] & 0xFF

@@ -118,6 +118,27 @@ def drive_output(depth: int) -> Callable[[Dut, Random, int], None]:
 
 _TAP = "(cfg_winograd == 2 ? 3'd5 : 3'd3)"
 
+_LAST_TAP = "(form4 ? 4'd5 : 4'd3)"
+# What shifts registers out for as many cycles as there are taps leaves zeros behind; addresses stay
+# where a patch begins. Words are of 7 and of 10 bits. All this is so 8 cycles after a reset.
+_PATCH_INSIDE = " && ".join(
+    (
+        f"read_row_q <= {_LAST_TAP} && in_col_q <= {_LAST_TAP} && in_row_q <= {_LAST_TAP}",
+        f"read_col_q <= {_LAST_TAP}",
+        f"(!word_valid_q || word_row_q <= {_LAST_TAP})",
+        f"(!out_valid || out_row_q <= {_LAST_TAP})",
+        f"(!(word_valid_q && word_row_q == {_LAST_TAP}) || read_row_q == 0)",
+        # Of 36 and 16 two bits are left, 2 and 4.
+        "(read_base_q == 0 || read_base_q == (form4 ? 4 : 16))",
+        "(reading_q || read_row_q == 0 && read_col_q == 0"
+        " && read_addr_q == (read_base_q == 0 ? 0 : form4 ? 36 : 16))",
+        *(f"(out_row_q < {6 - w} || out_q[{10 * w + 9}:{10 * w}] == 0)" for w in range(6)),
+        "(out_q == 0 || out_row_q >= word_row_q && out_row_q + 4'd1 >= read_row_q)",
+        *(f"(write_col_q < {6 - w} || turned_q[{7 * w + 6}:{7 * w}] == 0)" for w in range(6)),
+        "(turned_q == 0 || write_col_q >= in_col_q)",
+    )
+)
+
 SUBJECTS = (
     Subject(
         "chunk_counter",
@@ -147,6 +168,13 @@ SUBJECTS = (
         drive_patches,
         gates={"out_data": "out_valid"},
         kept=("winograd_1d", "bank_memory"),
+        deep_proofs=False,
+        invariant=_PATCH_INSIDE,
+        # Word w of a column is still to go out in row r where w + r is a tap.
+        matters={
+            f"out_q[{10 * w + 9}:{10 * w}]": f"out_valid && out_row_q + {w} <= {_LAST_TAP}"
+            for w in range(6)
+        },
     ),
     Subject(
         "input_transform",
