@@ -351,6 +351,7 @@ def test_what_sums_and_means_read_is_searched_too() -> None:
     assert all(ratios[i] < 0.95 for i in (1, 2, 10))  # of sums and the mean
     assert all(ratios[i] != 1 for i in read)
     assert ratios[13] == 1  # the result stays
+    assert searched.parameters[15] == by_range.parameters[15]  # and a stored factor
 
 
 def test_an_average_reads_codes_that_its_own_scale_has_clipped() -> None:

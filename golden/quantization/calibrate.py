@@ -274,6 +274,8 @@ class _Calibration:
         held = {self.groups[index]: each for index, each in fixed.items()}
         tied = {i: held[group] for i, group in enumerate(self.groups) if group in held}
         self.held = prescribed(network) | tied
+        constants = (each.tensor for each in network.constants)
+        self.stored = {i for i in constants if self.groups.count(self.groups[i]) == 1}
         self.parameters: dict[int, QuantizationParameters] = {}
         self.counted: dict[int, Histogram] = {}
         self.codes: dict[str, WeightCodes] = {}
@@ -322,11 +324,10 @@ class _Calibration:
         """Scale of every tensor from the values of those that share it."""
         found = dict(self.held)
         self.counted = self._histograms()
-        constants = {each.tensor: each.values for each in self.network.constants}
         bits = activation_bits(self.network, self.settings)
         for group, counted in self.counted.items():
             for index in np.flatnonzero(np.array(self.groups) == group).tolist():
-                alone = index in constants and self.groups.count(group) == 1
+                alone = group in self.stored
                 found[index] = stored_parameters(
                     quantization_parameters(
                         counted,
@@ -416,7 +417,7 @@ class _Calibration:
         assert self.inputs is not None  # checked before
         few = {index: values[:SEARCH_SAMPLES] for index, values in self.inputs.items()}
         walk = _Walk(self.network, few)
-        searched = {self.groups[index] for index in self.held}
+        searched = {self.groups[index] for index in self.held} | self.stored
         searched |= {self.groups[i] for i, used in enumerate(multiplied(self.network)) if not used}
         for layer in self.network.layers:
             self._tell(layer.name)
