@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -141,7 +142,9 @@ def run_table(document: Document) -> RenderableType:
             human_energy(layer["energy_pj"]["total"]),
             accumulator_text(layer["accumulator"]),
         )
-    return Group(Text(headline(document)), table, verdict(document))
+    units = document["hardware"].get("winograd", {}).get("forms", "none")
+    algorithms = [] if units == "none" else [winograd_text(document)]
+    return Group(Text(headline(document)), table, *algorithms, verdict(document))
 
 
 def headline(document: Document) -> str:
@@ -158,6 +161,16 @@ def headline(document: Document) -> str:
     if model.get("inputs"):
         lines.append(f"accumulators observed on {model['inputs']}")
     return "\n".join(lines)
+
+
+def winograd_text(document: Document) -> Text:
+    """Count the layers of each Winograd form, and the direct ones of the array by reason."""
+    layers = [layer for layer in document["layers"] if layer["unit"] == "array"]
+    forms = Counter(layer["algorithm"] for layer in layers if layer["algorithm"] != "direct")
+    reasons = Counter(layer["algorithm_reason"] for layer in layers if layer["algorithm_reason"])
+    parts = [f"{name} {count}" for name, count in sorted(forms.items())]
+    parts += [f"direct {count} ({reason})" for reason, count in reasons.most_common()]
+    return Text(f"layers by algorithm: {', '.join(parts)}")
 
 
 def verdict(document: Document) -> Text:

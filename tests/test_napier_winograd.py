@@ -168,6 +168,14 @@ def test_run_takes_what_auto_shall_make_small_and_says_why_a_layer_is_direct(nap
     assert "it takes no more energy directly" in {layer["algorithm_reason"] for layer in direct}
 
 
+def test_run_counts_forms_and_the_reasons_of_direct_layers(napier):
+    done = napier("run", "--no-values", "--hardware", "mac4x4", "--winograd", "f2")
+    text = " ".join(done.stdout.split())
+    assert "layers by algorithm: f2 3, direct 1 (it is grouped)" in text
+    assert "(its kernel is 1 x 1)" in text
+    assert "layers by algorithm" not in napier("run", "--no-values", "--hardware", "mac4x4").stdout
+
+
 @pytest.mark.parametrize("given", [[], ["--winograd", "f2"]])
 def test_what_auto_makes_small_without_auto_is_refused(napier, given):
     done = napier("run", "--no-values", *given, "--winograd-by", "energy")
