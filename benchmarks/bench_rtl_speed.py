@@ -3,13 +3,14 @@
     python benchmarks/bench_rtl_speed.py [--model FILE] [--icarus-cycles N] [--builds DIR]
         [--only icarus|verilator]
 
-The same network and input run on `mac16x16` in `simulate` and, through `napier_top` with its
-memory, in Verilator (whole) and Icarus (the first N cycles, its rate taken for the rest); the
-network that ships with Napier runs whole in Icarus on `mac4x4`. Cycles must be equal. What is
-compared is CPU time in user mode, which other work on the machine disturbs little: of the simulator
-process, and of `simulate`, one sample alone and as one of a batch of 16 (median of many, all
-threads together). Not in it is what is done once for a network: planning (`simulate` remembers it;
-the first call is told too), compiling the program, building the simulator.
+The same network and input run on `mac16x16` in `simulate`, in `simulator.prepared` (which keeps no
+minima and maxima of accumulators) and, through `napier_top` with its memory, in Verilator (whole)
+and Icarus (the first N cycles, its rate taken for the rest); the network that ships with Napier
+runs whole in Icarus on `mac4x4`. Cycles must be equal. What is compared is CPU time in user mode,
+which other work on the machine disturbs little: of the simulator process, and of the fast model,
+one sample alone and as one of a batch of 16 (median of many, all threads together). Not in it is
+what is done once for a network: planning (`simulate` remembers it; the first call is told too),
+compiling the program, building the simulator.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from rtl_models.top import Memory, TopSimulation
 from simulator.compiler import compile_network
 from simulator.hardware import Hardware, load_hardware
 from simulator.machine import simulate
+from simulator.prepared import PreparedNetwork
 
 RESNET = (
     Path(__file__).parents[2]
@@ -109,8 +111,14 @@ def report(work: Work, simulator: Simulator, builds: Path, limit_cycles: int | N
     simulate(unknown, work.hardware, work.inputs)
     planned = time.process_time() - begin
     batch = tuple(np.repeat(array, BATCH, axis=0) for array in work.inputs)
+    prepared = PreparedNetwork(work.network, work.hardware)
+    equal = zip(found.outputs, prepared.run(work.inputs).outputs, strict=True)
+    if not all(np.array_equal(*codes) for codes in equal):
+        raise SystemExit("the two fast models differ")
     alone = median_seconds(lambda: simulate(work.network, work.hardware, work.inputs))
     batched = median_seconds(lambda: simulate(work.network, work.hardware, batch)) / BATCH
+    ready = median_seconds(lambda: prepared.run(work.inputs))
+    ready_batched = median_seconds(lambda: prepared.run(batch)) / BATCH
     ran, seconds = verilog_seconds(work, simulator, builds, limit_cycles)
     if limit_cycles is None and ran != device_cycles:
         raise SystemExit(f"the Verilog took {ran} cycles, the model says {device_cycles}")
@@ -128,6 +136,8 @@ def report(work: Work, simulator: Simulator, builds: Path, limit_cycles: int | N
         ("simulate", alone),
         (f"simulate, one of {BATCH} samples", batched),
         ("simulate for the first time, planning included", planned),
+        ("prepared", ready),
+        (f"prepared, one of {BATCH} samples", ready_batched),
     ):
         click.echo(
             f"  {name}: {spent * 1e3:.2f} ms, {device_cycles / spent:,.0f} cycles/s,"

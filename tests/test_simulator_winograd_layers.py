@@ -15,6 +15,7 @@ from simulator.energy import DEFAULT_TABLE, TABLES
 from simulator.hardware import hardware_from_dict, load_hardware, with_winograd
 from simulator.machine import simulate
 from simulator.plan import plan_network
+from simulator.prepared import PreparedNetwork
 from simulator.timing import run_timings
 
 
@@ -44,6 +45,7 @@ def test_codes_and_overflows_of_all_parts_equal_golden(preset, use):
         assert result.layers[0].overflow.outputs_affected == overflows[0].outputs
         if hardware.array.events_bits > 2:  # the counters of PEs stop
             assert result.layers[0].overflow.events == overflows[0].events
+        assert (PreparedNetwork(network, hardware).run([x]).outputs[0] == tensors[1]).all()
 
 
 @pytest.mark.parametrize("use", ["f2", "f4"])
