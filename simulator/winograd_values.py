@@ -29,7 +29,7 @@ PARALLEL_WORK = 2_000_000
 """Products or elements from which on threads are worth starting."""
 
 BLOCK_ELEMENTS = 1 << 22
-"""Transformed operands and sums kept at once: more leave the caches (measured)."""
+"""Transformed operands and sums kept at once: many more leave the caches and take memory."""
 
 
 def run_winograd(
@@ -86,18 +86,21 @@ def accumulate_winograd(
     tiles = len(x) * geometry.out_height * geometry.out_width
     pixels = len(x) * geometry.image[0] * geometry.image[1]
     lanes = min(LANES, pixels)
+    dtype = _operand_type(layer, x, geometry)
     contents = np.empty((ceil(pixels / lanes), geometry.out_channels, lanes), dtype=np.int64)
     tallies = []
     for start in range(0, tiles, block):
         span = range(start, min(start + block, tiles))
-        operands = _transform_inputs(layer, x, geometry, span)
+        operands = _transform_inputs(layer, x, geometry, span, dtype)
         sums, tally = _accumulate_parts(layer, operands, len(span), geometry, hardware)
         _transform_outputs(sums, geometry, hardware.result_bits, start, contents)
         tallies.append(tally)
     return contents, np.concatenate(tallies)
 
 
-def _transform_inputs(layer: Conv2D, x: Array, geometry: Geometry, span: range) -> Array:
+def _transform_inputs(
+    layer: Conv2D, x: Array, geometry: Geometry, span: range, dtype: type[np.signedinteger[Any]]
+) -> Array:
     """Make V, (products, blocks, in_channels, lanes), of a range of tiles.
 
     Lanes of the last block beyond the last tile are 0.
@@ -105,8 +108,6 @@ def _transform_inputs(layer: Conv2D, x: Array, geometry: Geometry, span: range) 
     form, grid = form_of(geometry), (geometry.out_height, geometry.out_width)
     blocks = ceil(len(span) / LANES)
     lanes = ceil(len(span) / blocks / 16) * 16
-    largest = np.abs(form.inputs).sum(axis=1).max() ** 2 * _largest_operand(layer, x)
-    dtype = np.int16 if largest < 1 << 15 else np.int32
     V = np.zeros((form.taps**2, blocks, x.shape[3], lanes), dtype=dtype)
     share_out(
         transforms.transform_inputs, len(span), _threads(V.size),
@@ -116,9 +117,12 @@ def _transform_inputs(layer: Conv2D, x: Array, geometry: Geometry, span: range) 
     return V
 
 
-def _largest_operand(layer: Conv2D, x: Array) -> int:
+def _operand_type(layer: Conv2D, x: Array, geometry: Geometry) -> type[np.int16] | type[np.int32]:
+    """Choose the type that holds every transformed operand of these codes."""
     zero = layer.input_zero_point
-    return max(zero - int(x.min(initial=zero)), int(x.max(initial=zero)) - zero)
+    largest = max(zero - int(x.min(initial=zero)), int(x.max(initial=zero)) - zero)
+    gain = int(np.abs(form_of(geometry).inputs).sum(axis=1).max()) ** 2
+    return np.int16 if gain * largest < 1 << 15 else np.int32
 
 
 def _accumulate_parts(
