@@ -470,8 +470,12 @@ SUBJECTS = (
         legal="load_error < 3'd6",
         # Yosys makes the engine's state one-hot, bit 0 being engine_idle.
         invariant="(engine_idle ? engine_q == 0 : engine_q == 2 || engine_q == 4) && state_q <= 8"
-        " && error_q <= 8 && (state_q == 0 || state_q > 6 || error_q == 0)",
+        " && error_q <= 8 && (state_q == 0 || state_q > 6 || error_q == 0)"
+        " && (state_q != 5 || !last_q || !started_q || engine_idle && !loaded_q)"
+        " && (state_q != 6 || engine_idle)",
         begins="rst",
+        # A start that an error came before is forgotten.
+        matters={"engine_q[2:2]": "state_q < 7"},
     ),
     Subject(
         "control",
