@@ -129,7 +129,6 @@ _PATCH_INSIDE = " && ".join(
         f"(!out_valid || out_row_q <= {_LAST_TAP})",
         f"(!(word_valid_q && word_row_q == {_LAST_TAP}) || read_row_q == 0)",
         # Of 36 and 16 two bits are left, 2 and 4.
-        "(read_row_q == 0 || word_valid_q && word_row_q + 4'd1 == read_row_q)",
         "(read_base_q == 0 || read_base_q == (form4 ? 4 : 16))",
         "(reading_q || read_row_q == 0 && read_col_q == 0"
         " && read_addr_q == (read_base_q == 0 ? 0 : form4 ? 36 : 16))",
@@ -175,9 +174,7 @@ SUBJECTS = (
         matters={
             f"out_q[{10 * w + 9}:{10 * w}]": f"out_valid && out_row_q + {w} <= {_LAST_TAP}"
             for w in range(6)
-        }
-        # The fifth word of a column is used in the cycle after it came.
-        | {"column_q[34:28]": "word_valid_q && word_row_q == 5"},
+        },
     ),
     Subject(
         "input_transform",
