@@ -510,6 +510,8 @@ SUBJECTS = (
         " && (piece_last_q || {\\g_word[1].from [10], \\g_word[0].from [0]} + piece_words_q <= 3))"
         " && (!(begin_q || active_q || piece_valid_q) || codes_q[63:48] == 0 && lanes_q[7:6] == 0)",
         begins="rst",
+        # A start clears them.
+        matters=dict.fromkeys(("codes_q", "lanes_q"), "begin_q || active_q || piece_valid_q"),
         # Counters, and what they begin with.
         watched=("runs_left_q", "run_left_q", "row_left_q")
         + ("words_q", "first_row_words_q", "row_words_q"),
