@@ -615,6 +615,7 @@ def quantize(
 @click.option(
     "--learning-rate", type=float, default=1e-3, show_default=True, help="Of Adam, at the start."
 )
+@click.option("--relative", is_flag=True, help="Steps in proportion to a channel's weights.")
 @click.option("--batch", type=int, default=32, show_default=True, help="Samples of a step.")
 @click.option(
     "--distillation", type=float, default=0.5, show_default=True,
@@ -643,6 +644,7 @@ def finetune(
     epochs: int,
     uniform_epochs: int,
     learning_rate: float,
+    relative: bool,
     batch: int,
     distillation: float,
     shift: int,
@@ -682,7 +684,7 @@ def finetune(
         *(method, epochs, uniform_epochs, learning_rate),
         *(bits, layers, activation_bits, keep_ends),
     )
-    training = Training(batch, distillation, seed, threads, shift)
+    training = Training(batch, distillation, seed, threads, shift, relative)
     with progress_bar() as progress:
         network, document = finetune_document(
             *(source, plan, training, samples, labels, test, test_labels, progress)

@@ -190,6 +190,7 @@ def finetune_document(
             "seed": training.seed,
             "threads": training.threads,
             "shift": training.shift,
+            "relative": training.relative,
         },
         "inputs": [
             {"name": each.name, "scale": each.scale, "zero_point": each.zero_point}

@@ -57,6 +57,9 @@ CONFINED: dict[str, Method] = {"a2q": "a2q", "a2q+": "a2q+"}
 SMALL_WEIGHTS, SMALL_OUTPUTS = 0.05, 1.0
 """Root mean square of a layer's weights, and range of its outputs, below which it learns slower."""
 
+RELATIVE_WEIGHTS = 0.1
+"""Root mean square of a channel's weights at which relative steps are those of the rate."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -99,6 +102,9 @@ class Training:
     shift : int
         Images are moved by up to so many pixels either way, one move a step, zeros coming in; other
         inputs are left as they are.
+    relative : bool
+        Steps of weights are in proportion to the weights of their channel, see `RELATIVE_WEIGHTS`,
+        where quantizers are in place.
     """
 
     batch: int = 32
@@ -106,6 +112,7 @@ class Training:
     seed: int = 0
     threads: int = 1
     shift: int = 0
+    relative: bool = False
 
 
 DEFAULT = Training()
@@ -374,11 +381,13 @@ class _Trainer:
             weights, bias = self.student.weights[index], self.student.biases[index]
             groups.append({"params": [weights], "share": self._weight_share(weights)})
             groups.append({"params": [bias], "share": self._bias_share(index)})
+        relative = self.training.relative and stage.method != FLOAT
+        self.paces = {i: _pace(w) for i, w in self.student.weights.items() if relative}
         self.optimizer = torch.optim.Adam(groups, lr=stage.learning_rate)
 
     def _weight_share(self, weights: torch.Tensor) -> float:
         """Share of the learning rate: steps of Adam do not shrink with the weights they change."""
-        if self.stage.method == FLOAT:
+        if self.stage.method == FLOAT or self.training.relative:
             return 1.0
         size = float(weights.detach().square().mean().sqrt().item())
         return min(1.0, size / SMALL_WEIGHTS)
@@ -439,7 +448,12 @@ class _Trainer:
             )
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
+        before = {index: self.student.weights[index].detach().clone() for index in self.paces}
         self.optimizer.step()
+        with torch.no_grad():
+            for index, old in before.items():
+                weights = self.student.weights[index]
+                weights.copy_(old + self.paces[index] * (weights - old))
         return float(loss.item()) * len(chosen)
 
     def _scores(
@@ -464,6 +478,13 @@ class _Trainer:
         parameters = self.activations.result()
         network = assemble(self.network, parameters, weights, biases)
         return FineTuned(network, weights, parameters, biases, epochs)
+
+
+def _pace(weights: torch.Tensor) -> torch.Tensor:
+    """Size of the steps of each channel's weights, in units of the learning rate's."""
+    axes = tuple(range(1, weights.ndim))
+    sizes = weights.detach().square().mean(dim=axes, keepdim=True).sqrt()
+    return sizes / RELATIVE_WEIGHTS
 
 
 def _moved(images: torch.Tensor, down: int, right: int) -> torch.Tensor:

@@ -352,6 +352,20 @@ def test_layers_of_small_weights_and_outputs_learn_slower() -> None:
     assert {group["share"] for group in others} == {1.0}
 
 
+def test_relative_steps_grow_with_the_weights_of_a_channel() -> None:
+    """The first step of Adam is the rate for every weight, whatever its gradient."""
+    network, parameters, images, labels = digits()
+    first = network.layers[0]
+    assert isinstance(first, FloatConv2D)
+    training = Training(batch=32, relative=True)
+    trainer = _Trainer(network, parameters, [images[:32]], labels[:32], {}, training)
+    trainer.begin(0, Stage("uniform", 1, 1e-3))
+    trainer.epoch()
+    moved = np.abs(trainer.student.weights[0].detach().numpy() - first.weights)
+    sizes = np.sqrt((first.weights**2).mean(axis=(1, 2, 3)))
+    np.testing.assert_allclose(moved.max(axis=(1, 2, 3)), 1e-3 * sizes / 0.1, rtol=1e-2)
+
+
 def test_moved_images_bring_zeros_in() -> None:
     image = torch.arange(12.0).reshape(1, 3, 4, 1)
     moved = _moved(image, 1, -2)[0, :, :, 0]  # down by 1, left by 2
