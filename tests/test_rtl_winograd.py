@@ -36,6 +36,13 @@ def test_input_transform_equals_its_matrices_in_the_cycles_of_its_rules(tmp_path
     assert len(result.tests) == 4
 
 
+@pytest.mark.long
+def test_corner_tiles_are_transformed_exactly(tmp_path):
+    bench = BENCHES / "bench_input_transform_corners.py"
+    parameters = {"FORMS": 3, "LANES": 16, "X_W": 9, "HALF": 36}
+    run_bench("input_transform", bench, tmp_path, parameters=parameters)
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
