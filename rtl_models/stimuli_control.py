@@ -384,7 +384,7 @@ def program_write(rng: Random) -> tuple[int, int, int]:
     if offset == CONTROL:
         data = ABORT if rng.random() < 0.03 else START
     elif offset == LAYER:
-        data = rng.randrange(4) | rng.choice([0, 1 << rng.randrange(32)])
+        data = rng.randrange(4) | (rng.random() < 0.2) << rng.randrange(32)
     return offset, data, 15
 
 
