@@ -206,6 +206,11 @@ def infer(model: str | None, inputs: tuple[str, ...], outputs: tuple[str, ...]) 
     show_default=True,
     help="Stages of layers in the Winograd domain too.",
 )
+@click.option(
+    "--winograd-project",
+    metavar="nhot:N|ternary",
+    help="Its weights of few terms, and the error on --input.",
+)
 @click.option("--witness", "witness_folder", metavar="DIR", help="Write worst-case inputs there.")
 @click.option("--plot", "plot_path", metavar="FILE", help="Bounds and sums (png, svg, pdf).")
 @click.option("--layer", "plot_layer", metavar="L", help="Whose sums --plot shows [widest].")
@@ -222,6 +227,7 @@ def widths(
     labels_path: str | None,
     orders: bool,
     winograd: Literal["off", "f2", "f3", "f4", "f6", "complex"],
+    winograd_project: str | None,
     witness_folder: str | None,
     plot_path: str | None,
     plot_layer: str | None,
@@ -239,6 +245,8 @@ def widths(
     --plot draws the bounds of every layer and, with --input, the sums of one.
     --orders compares the declared order with sorted addends and with a tree of adders.
     --winograd adds the exact widths of every stage of the layers that a transform computes.
+    --winograd-project tells what those layers cost and how far off they are where the transformed
+    weights are projected; such layers are no convolutions any more, and no array here runs them.
     """
     from golden.network import WeightedLayer
     from napier.fitting import load_labels
@@ -254,6 +262,7 @@ def widths(
         widths_document,
         widths_table,
     )
+    from napier.winograd_projection import add_projection, parse_projection, projection_table
     from napier.winograd_widths import add_winograd, winograd_table
     from simulator.hardware import load_hardware
     from simulator.projection import project_weights
@@ -273,6 +282,11 @@ def widths(
         raise InputError("--sweep needs samples to run; add --input X.npy")
     if (results_path is not None or orders) and swept is None:
         raise InputError("--results and --orders belong to a sweep; add --sweep A:B")
+    if winograd_project is not None and (winograd == "off" or not inputs):
+        raise InputError(
+            "--winograd-project measures Winograd layers on samples; add --winograd F --input X.npy"
+        )
+    projection = None if winograd_project is None else parse_projection(winograd_project)
     if (tolerance is not None or labels_path is not None) and swept is None:
         raise InputError("--tolerance and --labels belong to a sweep; add --sweep A:B")
     if labels_path is not None and tolerance is None:
@@ -305,6 +319,8 @@ def widths(
         )
         if winograd != "off":
             add_winograd(document, network, winograd, witness_folder, progress)
+        if projection is not None and samples is not None:
+            add_projection(document, network, projection, samples, progress)
         if swept is not None and samples is not None:
             swept_machine = machine or load_hardware(DEFAULT_HARDWARE)
             sweep = Sweep(network, samples, swept_machine, *swept, labels, observed)
@@ -332,6 +348,8 @@ def widths(
     console().print(widths_table(document))
     if winograd != "off":
         console().print(winograd_table(document))
+    if "winograd_projection" in document:
+        console().print(projection_table(document))
     if "sweep" in document:
         console().print(sweep_table(document["sweep"]))
     if "search" in document:

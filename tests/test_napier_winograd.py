@@ -181,3 +181,58 @@ def test_what_auto_makes_small_without_auto_is_refused(napier, given):
     done = napier("run", "--no-values", *given, "--winograd-by", "energy")
     assert done.returncode == 2
     assert "add --winograd auto, or leave --winograd-by out" in done.stderr
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Eight of the test images, as a file."""
+    path = tmp_path / "x.npy"
+    np.save(path, np.load(shipped_file("digits_test.npz"))["images"][:8])
+    return str(path)
+
+
+def test_transformed_weights_of_few_terms_cost_less_and_are_off(napier, images):
+    options = ("--input", images, "--winograd", "f4", "--winograd-project")
+    found = {}
+    for method in ("nhot:1", "nhot:3", "ternary"):
+        document = document_of(napier, *options, method)
+        assert document["winograd_projection"] == method
+        entries = [layer["winograd"] for layer in document["layers"]]
+        assert all(("projected" in x) == (x["transform"] != "direct") for x in entries)
+        found[method] = [x for x in entries if "projected" in x][-1]
+    exact = found["nhot:1"]["terms"]
+    one, three, ternary = (found[method]["projected"] for method in found)
+    for projected in (one, three, ternary):
+        assert projected["exact_terms_per_output"] == exact["per_output"]
+        assert projected["direct_terms_per_output"] == exact["direct_per_output"]
+    # 36 products for 16 outputs, of at most so many terms each
+    assert one["terms_per_output"] <= 36 / 16 < three["terms_per_output"] <= 108 / 16
+    assert ternary["terms_per_output"] < one["terms_per_output"]
+    assert three["weight_sqnr_db"] > one["weight_sqnr_db"] + 12
+    assert three["output_sqnr_db"] > one["output_sqnr_db"] + 12
+
+
+def test_the_table_of_projected_weights_fits_80_columns(napier, images, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    options = ("--winograd", "f2", "--winograd-project", "nhot:2")
+    done = napier("widths", "--input", images, *options)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    start = next(i for i, line in enumerate(lines) if line.startswith("U projected to nhot:2: "))
+    assert lines[start + 3].endswith("dB")
+
+
+@pytest.mark.parametrize("method", ["nhot:0", "nhot:5", "nhot", "binary"])
+def test_unknown_projections_are_refused_before_anything_runs(napier, images, method):
+    options = ("--winograd", "f2", "--winograd-project", method)
+    done = napier("widths", "--input", images, *options)
+    assert done.returncode == 2
+    assert f"--winograd-project {method} is no projection" in done.stderr
+
+
+@pytest.mark.parametrize("options", [("--winograd", "f2"), ("--input", "x.npy")])
+def test_projection_needs_a_transform_and_samples(napier, images, options):
+    done = napier("widths", *options, "--winograd-project", "ternary")
+    assert done.returncode == 2
+    assert "add --winograd F --input X.npy" in done.stderr

@@ -17,11 +17,13 @@ from golden.winograd.convolution import (
     winograd_stages,
 )
 from golden.winograd.projection import (
+    Method,
     ProjectedResult,
     ProjectedWeights,
     WeightTerms,
     project_transformed,
     projected_layer,
+    projected_terms,
     weight_terms,
 )
 from golden.winograd.ranges import (
@@ -52,6 +54,7 @@ __all__ = [
     "ArrayResult",
     "AxisTransform",
     "Choice",
+    "Method",
     "ProjectedResult",
     "ProjectedWeights",
     "Stages",
@@ -76,6 +79,7 @@ __all__ = [
     "nested",
     "project_transformed",
     "projected_layer",
+    "projected_terms",
     "stages_of",
     "transformed_inputs",
     "transformed_outputs",

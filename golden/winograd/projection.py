@@ -99,6 +99,13 @@ class ProjectedWeights:
     factor: Int64Array
 
 
+def projected_terms(transform: Transform, projected: ProjectedWeights) -> float:
+    """Terms of the codes for one output and input channel: what a serial array adds."""
+    outputs = transform.outputs
+    mean = float(_naf_terms(projected.codes).mean())
+    return mean * transform.products / (outputs[0] * outputs[1])
+
+
 def project_transformed(
     transform: Transform, weights: Int64Array, method: Method, terms: int = 2
 ) -> ProjectedWeights:
