@@ -353,9 +353,8 @@ def _observed(x: Array, values: AccumulatorValues, samples: int) -> Observation:
 
 def _joined(earlier: Observation, later: Observation) -> Observation:
     """Return what a layer saw on the samples of both."""
-    (low, high), (later_low, later_high) = earlier.codes, later.codes
     return Observation(
-        codes=(min(low, later_low), max(high, later_high)),
+        codes=observed_range(np.array(later.codes), earlier.codes),
         minimum=np.minimum(later.minimum, earlier.minimum),
         maximum=np.maximum(later.maximum, earlier.maximum),
         sample_bits=np.concatenate([earlier.sample_bits, later.sample_bits]),

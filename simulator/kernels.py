@@ -932,38 +932,16 @@ def accumulate_parts(
                 for s in range(starts[k], starts[k + 1]):
                     total += abs(factors[s]) * largest[p, rows[s]]
                 bound = max(bound, total)
+            sizes = c, bound, terms, unary
+            found = sums[p, first:last], tallies[task]
             if bound < 1 << 31:
                 narrow = factors.astype(np.int32)
                 _part_channels(
-                    operands[p],
-                    count,
-                    rows,
-                    narrow,
-                    starts,
-                    chunk,
-                    c,
-                    bound,
-                    terms,
-                    unary,
-                    rules,
-                    sums[p, first:last],
-                    tallies[task],
+                    operands[p], count, rows, narrow, starts, chunk, *sizes, rules, *found
                 )
             else:
                 _part_channels(
-                    operands[p],
-                    count,
-                    rows,
-                    factors,
-                    starts,
-                    chunk,
-                    c,
-                    bound,
-                    terms,
-                    unary,
-                    rules,
-                    sums[p, first:last],
-                    tallies[task],
+                    operands[p], count, rows, factors, starts, chunk, *sizes, rules, *found
                 )
 
 

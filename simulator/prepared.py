@@ -22,14 +22,11 @@ from simulator.plan import plan_network
 from simulator.program import Geometry, entry_rule, layer_geometry
 from simulator.results import LayerTiming
 from simulator.timing import one_inference, time_plan
-from simulator.values import count_overflows, post_process
+from simulator.values import EXACT_BITS, count_overflows, post_process
 from simulator.vector import run_vector
 from simulator.winograd_values import run_winograd
 
 Array = NDArray[Any]
-
-EXACT_BITS = {np.float32: 24, np.float64: 53}
-"""Integers up to 2^bits, and so their sums in any order, are exact (IEEE 754-2008, table 3.5)."""
 
 
 @dataclass(frozen=True)
@@ -172,15 +169,10 @@ def _operands(x: Array, zero_point: int, geometry: Geometry, kind: type) -> Arra
     """Operands of every pixel, in the order of the weights: (pixels, taps * in_channels)."""
     samples, height, width, channels = x.shape
     size = (geometry.out_height, geometry.out_width)
-    reach = [
-        (out - 1) * stride + (taps - 1) * dilation + 1
-        for out, stride, taps, dilation in zip(
-            size, geometry.stride, geometry.kernel, geometry.dilation, strict=True
-        )
-    ]
+    rows, columns = geometry.reach
     top, left = geometry.pad_top, geometry.pad_left
     padded = np.zeros(
-        (samples, max(reach[0], top + height), max(reach[1], left + width), channels), kind
+        (samples, max(rows, top + height), max(columns, left + width), channels), kind
     )
     np.subtract(
         x, kind(zero_point), out=padded[:, top : top + height, left : left + width], dtype=kind

@@ -84,6 +84,21 @@ class Geometry:
         return self.image if self.form else (self.out_height, self.out_width)
 
     @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns of the padded image that the taps read."""
+        rows, columns = (
+            (out - 1) * stride + (taps - 1) * dilation + 1
+            for out, stride, taps, dilation in zip(
+                (self.out_height, self.out_width),
+                self.stride,
+                self.kernel,
+                self.dilation,
+                strict=True,
+            )
+        )
+        return rows, columns
+
+    @property
     def tile_outputs(self) -> int:
         """Outputs of an output pixel: m * m, or 1."""
         return prod(self.stride) if self.form else 1

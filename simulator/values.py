@@ -29,8 +29,8 @@ LANES = 256
 PARALLEL_STEPS = 5_000_000
 """Steps of a layer from which on threads are worth starting."""
 
-EXACT_FLOAT32 = 1 << 24
-"""Integers up to here, and so their sums in any order, are exact (IEEE 754-2008, table 3.5)."""
+EXACT_BITS = {np.float32: 24, np.float64: 53}
+"""Integers up to 2^bits, and so their sums in any order, are exact (IEEE 754-2008, table 3.5)."""
 
 BLOCK_WEIGHTS = 1 << 24
 """Weights whose steps are listed at once (16 bytes each)."""
@@ -343,7 +343,7 @@ def _job(
 
 def _accumulate_channels(job: _Job, rules: NDArray[np.int64]) -> _Accumulated:
     """Accumulate the channels of a job, with a record of every output."""
-    lane = np.float32 if job.bound <= EXACT_FLOAT32 else job.dtype
+    lane = np.float32 if job.bound <= 1 << EXACT_BITS[np.float32] else job.dtype
     value, minimum, maximum = (np.empty(job.size, dtype=lane) for _ in range(3))
     events, first = (np.zeros(job.size, dtype=np.int32) for _ in range(2))
     persistent = np.zeros(job.size, dtype=np.bool_)
@@ -387,14 +387,9 @@ def _planes(x: Array, zero_point: int, shape: Geometry) -> tuple[Array, int]:
     """
     low, high = int(x.min()) - zero_point, int(x.max()) - zero_point
     largest = max(-low, high, 0)
-    size = (shape.out_height, shape.out_width)
-    reach = [
-        (out - 1) * stride + (taps - 1) * dilation + 1
-        for out, stride, taps, dilation in zip(
-            size, shape.stride, shape.kernel, shape.dilation, strict=True
-        )
-    ]
-    planes = np.zeros((len(x), x.shape[3], *reach), np.int16 if largest < 1 << 15 else np.int32)
+    planes = np.zeros(
+        (len(x), x.shape[3], *shape.reach), np.int16 if largest < 1 << 15 else np.int32
+    )
     kernels.fill_planes(np.ascontiguousarray(x), zero_point, shape.pad_top, shape.pad_left, planes)
     return planes, largest
 

@@ -66,14 +66,20 @@ def weight_terms(transform: Transform, weights: Int64Array) -> WeightTerms:
     """
     terms = _naf_terms(transformed_weights(transform, weights))
     direct = _naf_terms(weights).mean()
-    outputs, taps = transform.outputs, transform.kernel
+    taps = transform.kernel
     mean = float(terms.mean())
     return WeightTerms(
         mean=mean,
         most=int(terms.max()),
-        per_output=mean * transform.products / (outputs[0] * outputs[1]),
+        per_output=_per_output(transform, mean),
         direct_per_output=float(direct * taps[0] * taps[1]),
     )
+
+
+def _per_output(transform: Transform, mean: float) -> float:
+    """Terms of a tile's products for each of its outputs, from their mean."""
+    rows, columns = transform.outputs
+    return mean * transform.products / (rows * columns)
 
 
 def _naf_terms(values: Int64Array) -> NDArray[np.uint8]:
@@ -101,9 +107,7 @@ class ProjectedWeights:
 
 def projected_terms(transform: Transform, projected: ProjectedWeights) -> float:
     """Terms of the codes for one output and input channel: what a serial array adds."""
-    outputs = transform.outputs
-    mean = float(_naf_terms(projected.codes).mean())
-    return mean * transform.products / (outputs[0] * outputs[1])
+    return _per_output(transform, float(_naf_terms(projected.codes).mean()))
 
 
 def project_transformed(
