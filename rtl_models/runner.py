@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 from golden.errors import ToolError
 from rtl_models.sources import sources as module_sources
 
-PACKAGES = {"iverilog": "iverilog", "vvp": "iverilog", "verilator": "verilator", "yosys": "yosys"}
+PACKAGES = {"iverilog": "iverilog", "vvp": "iverilog", "verilator": "verilator"}
+PACKAGES |= {"yosys": "yosys", "yosys-abc": "yosys"}
 """Debian package of each program."""
 
 TIMESCALE = ("1ns", "1ps")
