@@ -18,7 +18,7 @@ from golden.network import Conv2D, DepthwiseConv2D, Padding, Requantization, Ten
 from simulator.hardware import load_hardware
 from simulator.program import layer_geometry
 from simulator.timing import time_layer
-from simulator.values import run_weighted
+from simulator.values import ArrayLayer
 
 # MobileNetV2 1.0 224 (Sandler et al. 2018), one layer of each kind, and two 3 x 3 convolutions.
 LAYERS = {
@@ -89,7 +89,7 @@ def test_values_of_a_layer(benchmark, name):
     shape = layer_geometry(layer, x.shape, machine)
     pixels = shape.out_height * shape.out_width
     output = Tensor("y", (1, shape.out_height, shape.out_width, shape.out_channels), "int8")
-    benchmark(run_weighted, layer, x, output, machine)
+    benchmark(lambda: ArrayLayer(layer, x.shape, machine).run(x, output))
     terms = layer.weights[0].size
     macs = pixels * layer.weights.size
     rate = macs / benchmark.stats["min"]

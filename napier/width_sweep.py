@@ -25,9 +25,10 @@ from napier.output import write_text
 from napier.report import human
 from napier.widths import Observed, observe
 from simulator.hardware import Hardware
+from simulator.network_values import NetworkValues
+from simulator.results import OverflowCounts
 from simulator.sharing import THREADS, map_shared
-from simulator.values import count_overflows
-from simulator.vector import run_vector
+from simulator.values import ArrayLayer
 
 Array = NDArray[Any]
 Document = dict[str, Any]
@@ -329,22 +330,32 @@ def run_layers(
     counts : dict of int to (4,) int array
         `COUNTS` of every layer that multiplies.
     """
-    reference = sweep.reference
+    network, reference = sweep.network, sweep.reference
     counts = {index: np.zeros(len(COUNTS), dtype=np.int64) for index in reference.layers}
     overflows = np.full(sweep.samples.count, bool(sweep.hardware.array.spill_interval))
     for index, seen in reference.layers.items():
         overflows |= seen.sample_bits > machine_of(index).array.acc_bits
     outputs, chosen = reference.outputs.copy(), np.flatnonzero(overflows)
     parts = _batches(chosen)
+    layers = {
+        index: ArrayLayer(layer, network.tensors[layer.inputs[0]].shape, machine_of(index))
+        for index, layer in enumerate(network.layers)
+        if isinstance(layer, WeightedLayer)
+    }
 
-    def run(part: Array) -> tuple[Array, dict[int, Array]]:
-        batch = [array[part] for array in sweep.samples.arrays]
-        return _run_batch(sweep.network, batch, machine_of)
+    def run(part: Array) -> tuple[Array, dict[int, OverflowCounts]]:
+        batch = (array[part] for array in sweep.samples.arrays)
+        inputs = dict(zip(network.inputs, batch, strict=True))
+        work = NetworkValues(
+            network, inputs, lambda index, x, output: layers[index].count_overflows(x, output)
+        )
+        found = work.run_all()
+        return work.outputs[0], found
 
     for part, (codes, found) in zip(parts, map_shared(run, parts), strict=True):
         outputs[part] = codes.reshape(len(part), -1)
         for index, more in found.items():
-            counts[index] += more
+            counts[index] += more.events, more.outputs_affected, more.transient, more.persistent
     return outputs, counts
 
 
@@ -364,29 +375,6 @@ def scores(sweep: Sweep, outputs: Array) -> Document:
         "top1_agreement": float(np.mean(choices == sweep.reference.outputs.argmax(axis=1))),
         "accuracy": accuracy,
     }
-
-
-def _run_batch(
-    network: Network, batch: list[Array], machine_of: Callable[[int], Hardware]
-) -> tuple[Array, dict[int, Array]]:
-    """First output of a batch, and the counts of every layer that multiplies."""
-    values = dict(zip(network.inputs, batch, strict=True))
-    for constant in network.constants:
-        shape = (len(batch[0]), *constant.codes.shape[1:])
-        values[constant.tensor] = np.broadcast_to(constant.codes, shape)
-    counts: dict[int, Array] = {}
-    for index, layer in enumerate(network.layers):
-        arrays = [values[tensor] for tensor in layer.inputs]
-        (target,) = layer.outputs
-        output = network.tensors[target]
-        if isinstance(layer, WeightedLayer):
-            values[target], (events, transient, persistent) = count_overflows(
-                layer, arrays[0], output, machine_of(index)
-            )
-            counts[index] = np.array([events, transient + persistent, transient, persistent])
-        else:
-            values[target] = run_vector(layer, arrays, output)
-    return values[network.outputs[0]], counts
 
 
 # -- the table ------------------------------------------------------------------------------------

@@ -313,7 +313,7 @@ def observe(
     no hardware is given.
     """
     from simulator.sharing import map_shared  # Numba: a certificate does without
-    from simulator.values import accumulate
+    from simulator.values import ArrayLayer
 
     machine = unlimited(load_hardware("mac16x16") if hardware is None else hardware)
     found: dict[int, Observation] = {}
@@ -326,7 +326,8 @@ def observe(
         for index, layer in enumerate(network.layers):
             if isinstance(layer, WeightedLayer):
                 x = result.tensors[layer.inputs[0]]
-                seen[index] = _observed(x, accumulate(layer, x, machine), len(batch[0]))
+                values = ArrayLayer(layer, x.shape, machine).accumulate(x)
+                seen[index] = _observed(x, values, len(batch[0]))
         return result.outputs[0].reshape(len(batch[0]), -1), seen
 
     for done, (codes, seen) in enumerate(map_shared(run, range(0, samples.count, BATCH_SAMPLES))):
@@ -418,7 +419,7 @@ def sums_histogram(network: Network, samples: Samples, index: int) -> Document:
         index, name, bits (1, 2 ... up to the widest), and for each of them `negative` and
         `not_negative`: the sums that need exactly so many bits.
     """
-    from simulator.values import accumulate
+    from simulator.values import ArrayLayer
 
     layer = network.layers[index]
     assert isinstance(layer, WeightedLayer)
@@ -428,7 +429,8 @@ def sums_histogram(network: Network, samples: Samples, index: int) -> Document:
     for start in range(0, samples.count, BATCH_SAMPLES):
         batch = [array[start : start + BATCH_SAMPLES] for array in samples.arrays]
         tensors = run_golden(network, batch, keep_tensors=True).tensors
-        sums = accumulate(layer, tensors[layer.inputs[0]], machine).value.reshape(-1)
+        x = tensors[layer.inputs[0]]
+        sums = ArrayLayer(layer, x.shape, machine).accumulate(x).value.reshape(-1)
         magnitudes = np.where(sums < 0, -sums - 1, sums)
         lengths = np.searchsorted(powers, magnitudes, side="right")
         for side, chosen in enumerate((sums < 0, sums >= 0)):

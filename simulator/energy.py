@@ -114,7 +114,8 @@ def load_table(name: str) -> EnergyTable:
         Unknown table, or a file that is not one.
     """
     chosen = DEFAULT_TABLE if name == "default" else name
-    path = TABLES / f"{chosen}.toml" if chosen in list_tables() else Path(chosen)
+    shipped = TABLES / f"{chosen}.toml"
+    path = shipped if shipped.parent == TABLES and shipped.is_file() else Path(chosen)
     if not path.is_file():
         raise HardwareError(
             f"energy.table={name!r} is not an energy table; use one of {', '.join(list_tables())},"

@@ -1153,10 +1153,17 @@ def rescale(value: int, multiplier: int, shift: int, rule: int) -> int:
 def rescale_all(
     values: NDArray[np.int64], multiplier: int, shift: int, rule: int
 ) -> NDArray[np.int64]:
-    """`rescale` of every element of a flat array by one multiplier."""
+    """`rescale` of every element of a flat array by one multiplier.
+
+    The usual rule has a loop compiled for it alone.
+    """
     scaled = np.empty_like(values)
-    for i in range(values.size):
-        scaled[i] = rescale(values[i], multiplier, shift, rule)
+    if rule == 0:
+        for i in range(values.size):
+            scaled[i] = rescale(values[i], multiplier, shift, 0)
+    else:
+        for i in range(values.size):
+            scaled[i] = rescale(values[i], multiplier, shift, rule)
     return scaled
 
 

@@ -19,17 +19,16 @@ from numpy.typing import NDArray
 from golden.errors import InputError
 from golden.network import DTYPES, Conv2D, Network, Tensor, WeightedLayer
 from simulator.energy import EnergyBreakdown, EnergyTable, layer_energy, load_table, sram_bytes
-from simulator.hardware import Hardware, check_layer_fits
-from simulator.lowering import Step
-from simulator.plan import NetworkPlan, StepPlan, plan_network
+from simulator.hardware import Hardware
+from simulator.network_values import Multiply, NetworkValues, plan_inference, weighted_layers
+from simulator.plan import NetworkPlan, StepPlan
 from simulator.projection import project_weights
 from simulator.results import LayerTiming, LayerUnit, OverflowRecord, RunTiming
 from simulator.stepped import run_step
-from simulator.timing import layer_units, one_inference, run_timings, time_plan
+from simulator.timing import layer_units, run_timings, time_plan
 from simulator.transfers import step_schedule
-from simulator.values import overflow_record, run_weighted
-from simulator.vector import run_vector
-from simulator.winograd_values import run_winograd
+from simulator.values import ArrayLayer, overflow_record
+from simulator.winograd_values import WinogradLayer
 
 Array = NDArray[Any]
 
@@ -250,31 +249,43 @@ def simulate(
     samples = len(next(iter(tensors.values()))) if tensors else 0
     if progress is not None:  # planning is as long as a layer
         progress(0, len(projected.layers), projected.layers[0].name)
-    work: _Values
     if speed == "fast":
-        layers, winograd_steps = estimate(projected, hardware, table)
-        work = _Values(projected, hardware, winograd_steps, tensors)
+        layers, weighted = estimate(projected, hardware, table)
+        outputs, records = _run_layers(
+            projected, tensors, lambda index, x, output: weighted[index].run(x, output), progress
+        )
     else:
-        plan = _plan(projected, hardware)
-        work = _SteppedValues(plan, tensors)
-    records = []
-    for index, layer in enumerate(projected.layers):
-        if progress is not None and index:
-            progress(index, len(projected.layers), layer.name)
-        records.append(work.run(index) if samples else None)
-    if progress is not None:
-        progress(len(projected.layers), len(projected.layers), "done")
-    if isinstance(work, _SteppedValues):
-        layers = _layer_results(plan, time_plan(plan, work.run_timings, step_schedule), table)
+        stepped = _SteppedArray(plan_inference(projected, hardware))
+        outputs, records = _run_layers(projected, tensors, stepped.multiply, progress)
+        layers = _layer_results(stepped.plan, stepped.timings(), table)
     return RunResult(
         network=projected,
         hardware=hardware,
         energy_table=table,
         weights=weights,
         samples=samples,
-        layers=tuple(map(_with_record, layers, records)),
-        outputs=tuple(work.tensors[i] for i in projected.outputs) if samples else (),
+        layers=tuple(_with_record(layer, records.get(layer.index)) for layer in layers),
+        outputs=outputs,
     )
+
+
+def _run_layers(
+    network: Network,
+    inputs: dict[int, Array],
+    multiply: Multiply[OverflowRecord],
+    progress: Progress | None,
+) -> tuple[tuple[Array, ...], dict[int, OverflowRecord | None]]:
+    """Compute outputs and the records of the layers; nothing without inputs."""
+    work = NetworkValues(network, inputs, multiply) if inputs else None
+    records = {}
+    for index, layer in enumerate(network.layers):
+        if progress is not None and index:
+            progress(index, len(network.layers), layer.name)
+        if work is not None:
+            records[index] = work.run(index)
+    if progress is not None:
+        progress(len(network.layers), len(network.layers), "done")
+    return () if work is None else work.outputs, records
 
 
 # -- before any input is there --------------------------------------------------------------------
@@ -287,12 +298,12 @@ class Estimate(NamedTuple):
     ----------
     layers : tuple of LayerResult
         Without overflow records.
-    winograd_steps : dict of int to Step
-        Those of the plan.
+    weighted : dict of int to ArrayLayer or WinogradLayer
+        See `weighted_layers`.
     """
 
     layers: tuple[LayerResult, ...]
-    winograd_steps: dict[int, Step]
+    weighted: dict[int, ArrayLayer | WinogradLayer]
 
 
 _known: dict[bytes, Estimate] = {}
@@ -313,113 +324,55 @@ def estimate(network: Network, hardware: Hardware, table: EnergyTable) -> Estima
     key = sha256(pickled).digest()
     found = _known.get(key)
     if found is None:
-        plan = _plan(pickle.loads(pickled)[0], hardware)
+        plan = plan_inference(pickle.loads(pickled)[0], hardware)
         layers = _layer_results(plan, time_plan(plan), table)
-        found = Estimate(layers, plan.winograd_steps)
+        found = Estimate(layers, weighted_layers(plan))
         if len(_known) == MOST_KNOWN:
             _known.clear()
         _known[key] = found
     return found
 
 
-def _plan(network: Network, hardware: Hardware) -> NetworkPlan:
-    for layer in network.layers:
-        if isinstance(layer, WeightedLayer):
-            check_layer_fits(layer, hardware, network.tensors[layer.inputs[0]].dtype)
-    return plan_network(one_inference(network), hardware)
+# -- cycle by cycle -------------------------------------------------------------------------------
 
 
-# -- values ---------------------------------------------------------------------------------------
-
-
-class _Values:
-    """Outputs of the layers of a network, one after the other.
-
-    Parameters
-    ----------
-    network : Network
-    hardware : Hardware
-    winograd_steps : dict of int to Step
-        See `NetworkPlan.winograd_steps`.
-    inputs : dict of int to array
-        Of all samples; empty for a run without values.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        hardware: Hardware,
-        winograd_steps: dict[int, Step],
-        inputs: dict[int, Array],
-    ) -> None:
-        self.network, self.hardware, self.winograd_steps = network, hardware, winograd_steps
-        self.tensors = dict(inputs)
-        samples = len(next(iter(inputs.values()))) if inputs else 0
-        for constant in network.constants:
-            shape = (samples, *constant.codes.shape[1:])
-            self.tensors[constant.tensor] = np.broadcast_to(constant.codes, shape)
-        self.last_use = _last_uses(network)
-
-    def run(self, index: int) -> OverflowRecord | None:
-        """Compute a layer; its overflow record where it has weights."""
-        layer = self.network.layers[index]
-        arrays = [self.tensors[i] for i in layer.inputs]
-        output = self.network.tensors[layer.outputs[0]]
-        record = None
-        if isinstance(layer, WeightedLayer):
-            codes, record = self.run_weighted(index, layer, arrays[0], output)
-        else:
-            codes = run_vector(layer, arrays, output)
-        self.tensors[layer.outputs[0]] = codes
-        for i in layer.inputs:
-            if self.last_use[i] == index:
-                self.tensors.pop(i, None)
-        return record
-
-    def run_weighted(
-        self, index: int, layer: WeightedLayer, x: Array, output: Tensor
-    ) -> tuple[Array, OverflowRecord]:
-        """Output codes and overflow record of a layer with weights."""
-        if index in self.winograd_steps:
-            return run_winograd(self.winograd_steps[index], x, output, self.hardware)
-        return run_weighted(layer, x, output, self.hardware)
-
-
-class _SteppedValues(_Values):
-    """The same, array layers cycle by cycle.
+class _SteppedArray:
+    """Layers with weights cycle by cycle; those of the host are computed.
 
     Parameters
     ----------
     plan : NetworkPlan
-    inputs : dict of int to array
     """
 
-    def __init__(self, plan: NetworkPlan, inputs: dict[int, Array]) -> None:
-        super().__init__(plan.lowered.network, plan.hardware, plan.winograd_steps, inputs)
+    def __init__(self, plan: NetworkPlan) -> None:
+        self.plan = plan
+        self.computed = weighted_layers(plan)
         self.steps = {
             step.step.layer_index: step
             for program in plan.programs
             for step in program.steps
             if step.step.unit == "array"
         }
-        self.stepped: dict[int, tuple[RunTiming, ...]] = {}
+        self.runs: dict[int, tuple[RunTiming, ...]] = {}
 
-    def run_weighted(
-        self, index: int, layer: WeightedLayer, x: Array, output: Tensor
-    ) -> tuple[Array, OverflowRecord]:
-        """Step a layer of the array; compute one of the host."""
+    def multiply(self, index: int, x: Array, output: Tensor) -> tuple[Array, OverflowRecord]:
+        """Output codes and overflow record of a layer."""
         if index not in self.steps:
-            return super().run_weighted(index, layer, x, output)
-        found = run_step(self.steps[index], self.hardware, x)
-        self.stepped[index] = found.runs
+            return self.computed[index].run(x, output)
+        hardware = self.plan.hardware
+        found = run_step(self.steps[index], hardware, x)
+        self.runs[index] = found.runs
         codes = found.outputs.reshape((-1, *output.shape[1:])).astype(DTYPES[output.dtype])
-        return codes, overflow_record(found.accumulators, self.hardware)
+        return codes, overflow_record(found.accumulators, hardware)
 
-    def run_timings(self, step: StepPlan) -> Sequence[RunTiming]:
-        """Give the runs of a step that was stepped; compute those of the vector unit."""
+    def timings(self) -> tuple[LayerTiming, ...]:
+        """Time every layer; all have run."""
+        return time_plan(self.plan, self._run_timings, step_schedule)
+
+    def _run_timings(self, step: StepPlan) -> Sequence[RunTiming]:
         if step.step.unit == "array":
-            return self.stepped[step.step.layer_index]
-        return run_timings(step, self.hardware)
+            return self.runs[step.step.layer_index]
+        return run_timings(step, self.plan.hardware)
 
 
 # -- results --------------------------------------------------------------------------------------
@@ -487,12 +440,6 @@ def _macs(layer: WeightedLayer, source: tuple[int, ...], output: tuple[int, ...]
     if isinstance(layer, Conv2D):
         return int(output[1] * output[2] * layer.weights.size)
     return int(prod(source) // layer.weights.shape[1] * layer.weights.size)
-
-
-def _last_uses(network: Network) -> dict[int, int]:
-    """Index of the last layer that reads a tensor; outputs of the network are never dropped."""
-    uses = {i: n for n, layer in enumerate(network.layers) for i in layer.inputs}
-    return uses | dict.fromkeys(network.outputs, len(network.layers))
 
 
 def _accumulator_dict(record: OverflowRecord) -> dict[str, Any]:

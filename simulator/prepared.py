@@ -15,16 +15,14 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from golden.network import DTYPES, Network, Tensor, WeightedLayer
-from simulator import kernels
-from simulator.hardware import Hardware, check_layer_fits
-from simulator.plan import plan_network
-from simulator.program import Geometry, entry_rule, layer_geometry
-from simulator.results import LayerTiming
-from simulator.timing import one_inference, time_plan
-from simulator.values import EXACT_BITS, count_overflows, post_process
-from simulator.vector import run_vector
-from simulator.winograd_values import run_winograd
+from golden.network import DTYPES, Network, Tensor
+from simulator.hardware import Hardware
+from simulator.network_values import NetworkValues, plan_inference, weighted_layers
+from simulator.program import Geometry
+from simulator.results import LayerTiming, OverflowCounts
+from simulator.timing import time_plan
+from simulator.values import EXACT_BITS, ArrayLayer
+from simulator.winograd_values import WinogradLayer
 
 Array = NDArray[Any]
 
@@ -70,19 +68,12 @@ class PreparedNetwork:
     """
 
     def __init__(self, network: Network, hardware: Hardware) -> None:
-        for layer in network.layers:
-            if isinstance(layer, WeightedLayer):
-                check_layer_fits(layer, hardware, network.tensors[layer.inputs[0]].dtype)
-        self.network = one_inference(network)
-        self.hardware = hardware
-        self.plan = plan_network(self.network, hardware)
+        self.plan = plan_inference(network, hardware)
+        self.network = self.plan.lowered.network
         self.timings = time_plan(self.plan)
-        self._products = {
-            index: product
-            for index, layer in enumerate(network.layers)
-            if isinstance(layer, WeightedLayer)
-            and index not in self.plan.winograd_steps
-            and (product := _product(layer, network.tensors[layer.inputs[0]], hardware))
+        self._weighted: dict[int, ArrayLayer | WinogradLayer | _Product] = {
+            index: _product(each, self.network.tensors[each.layer.inputs[0]]) or each
+            for index, each in weighted_layers(self.plan).items()
         }
 
     def run(self, inputs: Mapping[int, Array] | Sequence[Array]) -> Inference:
@@ -93,33 +84,24 @@ class PreparedNetwork:
         inputs : mapping of tensor index to array, or sequence in the order of `Network.inputs`
             N samples each, in the tensors' element types.
         """
-        network = self.network
-        given = inputs if isinstance(inputs, Mapping) else zip(network.inputs, inputs, strict=True)
-        tensors = dict(given)
-        samples = len(next(iter(tensors.values())))
-        for constant in network.constants:
-            shape = (samples, *constant.codes.shape[1:])
-            tensors[constant.tensor] = np.broadcast_to(constant.codes, shape)
-        events: dict[int, int] = {}
-        affected: dict[int, int] = {}
-        for index, layer in enumerate(network.layers):
-            sources = [tensors[i] for i in layer.inputs]
-            output = network.tensors[layer.outputs[0]]
-            if not isinstance(layer, WeightedLayer):
-                codes = run_vector(layer, sources, output)
-            elif index in self._products:
-                codes = self._products[index].run(sources[0], output, self.hardware)
-                events[index] = affected[index] = 0
-            elif index in self.plan.winograd_steps:
-                step = self.plan.winograd_steps[index]
-                codes, record = run_winograd(step, sources[0], output, self.hardware)
-                events[index], affected[index] = record.events, record.outputs_affected
-            else:
-                codes, counts = count_overflows(layer, sources[0], output, self.hardware)
-                events[index], affected[index] = counts[0], counts[1] + counts[2]
-            tensors[layer.outputs[0]] = codes
-        outputs = tuple(tensors[i] for i in network.outputs)
-        return Inference(outputs, events, affected, self.timings)
+        names = self.network.inputs
+        given = inputs if isinstance(inputs, Mapping) else dict(zip(names, inputs, strict=True))
+        work = NetworkValues(self.network, given, self._multiply)
+        counts = work.run_all()
+        return Inference(
+            outputs=work.outputs,
+            overflow_events={index: each.events for index, each in counts.items()},
+            overflow_outputs={index: each.outputs_affected for index, each in counts.items()},
+            timings=self.timings,
+        )
+
+    @property
+    def products(self) -> tuple[int, ...]:
+        """Layers that are matrix products, by index."""
+        return tuple(i for i, each in self._weighted.items() if isinstance(each, _Product))
+
+    def _multiply(self, index: int, x: Array, output: Tensor) -> tuple[Array, OverflowCounts]:
+        return self._weighted[index].count_overflows(x, output)
 
 
 @dataclass(frozen=True)
@@ -128,41 +110,39 @@ class _Product:
 
     Parameters
     ----------
-    layer : WeightedLayer
+    array_layer : ArrayLayer
     weights : (out_channels, taps * in_channels) float array
         Minus their zero point.
     """
 
-    layer: WeightedLayer
+    array_layer: ArrayLayer
     weights: Array
 
-    def run(self, x: Array, output: Tensor, hardware: Hardware) -> Array:
-        """Output codes."""
-        layer = self.layer
-        images = x if layer.weights.ndim == 4 else x.reshape(1, 1, -1, layer.weights.shape[1])
-        geometry = layer_geometry(layer, images.shape, hardware)
-        operands = _operands(images, layer.input_zero_point, geometry, self.weights.dtype.type)
-        sums = (self.weights @ operands.T).astype(np.int64 if hardware.post_bits > 32 else np.int32)
-        return post_process(layer, sums[np.newaxis], sums.shape[1], output, hardware)
+    def count_overflows(self, x: Array, output: Tensor) -> tuple[Array, OverflowCounts]:
+        """Output codes, and that no accumulator overflowed."""
+        layer, post = self.array_layer.layer, self.array_layer.post
+        kind = self.weights.dtype.type
+        if layer.weights.ndim == 4:
+            operands = _operands(x, layer.input_zero_point, self.array_layer.shape, kind)
+        else:
+            operands = x.reshape(-1, layer.weights.shape[1]) - kind(layer.input_zero_point)
+        sums = (self.weights @ operands.T).astype(np.int64 if post.bits > 32 else np.int32)
+        return post.run(sums[np.newaxis], sums.shape[1], output), OverflowCounts(0, 0, 0)
 
 
-def _product(layer: WeightedLayer, source: Tensor, hardware: Hardware) -> _Product | None:
-    """Return the layer as a matrix product, if no sum of its steps can leave the accumulator."""
-    weights = np.ascontiguousarray(layer.weights)
-    channels = len(weights)
-    if weights.ndim == 4 and source.shape[3] != weights.shape[3]:
-        return None  # groups: most of the matrix would be zeros
+def _product(array_layer: ArrayLayer | WinogradLayer, source: Tensor) -> _Product | None:
+    """Return a layer as a matrix product, if no sum of its steps can leave the accumulator."""
+    if isinstance(array_layer, WinogradLayer) or array_layer.shape.groups > 1:
+        return None  # of groups most of the matrix would be zeros
+    layer = array_layer.layer
     codes = np.iinfo(DTYPES[source.dtype])  # type: ignore[type-var]
-    zero_point = layer.input_zero_point
-    largest = max(abs(int(code) - zero_point) for code in (codes.min, codes.max))
-    steps = weights.reshape(channels, -1, weights.shape[-1])
-    *_, norm = kernels.build_steps(steps, layer.weight_zero_point, 1, *entry_rule(hardware))
-    if largest * norm >= 1 << (hardware.array.acc_bits - 1):
+    largest = max(abs(int(code) - layer.input_zero_point) for code in (codes.min, codes.max))
+    bound = largest * array_layer.norm
+    if bound >= 1 << (array_layer.hardware.array.acc_bits - 1):
         return None
-    floats = [kind for kind, bits in EXACT_BITS.items() if largest * norm <= 1 << bits]
-    return _Product(
-        layer, weights.reshape(channels, -1).astype(floats[0]) - floats[0](layer.weight_zero_point)
-    )
+    kind = next(kind for kind, bits in EXACT_BITS.items() if bound <= 1 << bits)
+    weights = layer.weights.reshape(len(layer.weights), -1).astype(kind)
+    return _Product(array_layer, weights - kind(layer.weight_zero_point))
 
 
 def _operands(x: Array, zero_point: int, geometry: Geometry, kind: type) -> Array:

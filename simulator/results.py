@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,19 @@ class Events:
         return Events(*(getattr(self, each.name) * times for each in fields(self)))
 
 
+class OverflowCounts(NamedTuple):
+    """How often the accumulators of one layer overflowed; see `OverflowRecord`."""
+
+    events: int
+    transient: int
+    persistent: int
+
+    @property
+    def outputs_affected(self) -> int:
+        """Outputs with at least one event."""
+        return self.transient + self.persistent
+
+
 @dataclass(frozen=True)
 class OverflowRecord:
     """What the accumulators of one layer did, over all outputs of all samples.
@@ -114,6 +127,11 @@ class OverflowRecord:
     minimum: int
     maximum: int
     bits_needed: int
+
+    @property
+    def counts(self) -> OverflowCounts:
+        """How often, without the extremes."""
+        return OverflowCounts(self.events, self.transient, self.persistent)
 
 
 @dataclass(frozen=True)

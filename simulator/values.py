@@ -6,8 +6,9 @@ Array layers run their steps in the order of the hardware, many pixels at a time
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from typing import Any, get_args
 
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from golden.network import DTYPES, Requantization, Rounding, Tensor, WeightedLayer
 from simulator import kernels
 from simulator.hardware import Hardware, check_layer_fits
-from simulator.program import Geometry, entry_rule, layer_geometry
-from simulator.results import AccumulatorValues, OverflowRecord
+from simulator.program import entry_rule, layer_geometry
+from simulator.results import AccumulatorValues, OverflowCounts, OverflowRecord
 from simulator.sharing import TASKS_PER_THREAD, THREADS, share_out
 
 Array = NDArray[Any]
@@ -33,7 +34,11 @@ EXACT_BITS = {np.float32: 24, np.float64: 53}
 """Integers up to 2^bits, and so their sums in any order, are exact (IEEE 754-2008, table 3.5)."""
 
 BLOCK_WEIGHTS = 1 << 24
-"""Weights whose steps are listed at once (16 bytes each)."""
+"""Weights whose steps are listed at once (12 bytes each step)."""
+
+KEPT_WEIGHTS = 1 << 18
+"""Weights of a layer whose steps are kept for the next run: listing takes longest beside few pixels
+and little of what many weights take."""
 
 PARALLEL_OUTPUTS = 200_000
 """The same for the outputs of the post-processor."""
@@ -42,11 +47,138 @@ ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 """Rounding rules in the order that the kernels number them."""
 
 
+class ArrayLayer:
+    """A layer with weights whose steps are listed once, for any inputs of one shape.
+
+    Parameters
+    ----------
+    layer : WeightedLayer
+    input_shape : tuple of int
+        Batch first, any batch: (N, H, W, C), or for a dense layer any shape whose size is a
+        multiple of in_features.
+    hardware : Hardware
+        The PE kind, accumulator widths and overflow rule.
+
+    Raises
+    ------
+    HardwareError
+        Where the PE has no code for a weight.
+    InputError
+        The shape is not one the layer takes.
+    """
+
+    def __init__(
+        self, layer: WeightedLayer, input_shape: tuple[int, ...], hardware: Hardware
+    ) -> None:
+        check_layer_fits(layer, hardware)
+        self.layer, self.hardware = layer, hardware
+        self.shape = layer_geometry(layer, input_shape, hardware)
+        self.post = PostProcessor(layer, hardware)
+        self._rules = accumulator_rules(hardware)
+
+    @property
+    def norm(self) -> int:
+        """Largest sum of magnitudes that an output channel multiplies with; see `build_steps`."""
+        return max(steps.norm for steps in self._steps())
+
+    def run(self, x: Array, output: Tensor) -> tuple[Array, OverflowRecord]:
+        """Output codes and overflow record.
+
+        Parameters
+        ----------
+        x : integer array
+            Codes.
+        output : Tensor
+            Its shape (the batch follows `x`) and element type.
+
+        Returns
+        -------
+        codes : array
+        record : OverflowRecord
+            Over all outputs of all samples.
+        """
+        tiles = self._accumulate(x)
+        codes = self.post.run(tiles.value, tiles.pixels, output)
+        return codes, tallied_record(tiles.tallies, self.hardware)
+
+    def accumulate(self, x: Array) -> AccumulatorValues:
+        """Accumulate every output as the hardware's PEs do.
+
+        Returns
+        -------
+        AccumulatorValues
+            Arrays of shape (N, out_height, out_width, out_channels), or (rows, out_features).
+        """
+        shape: tuple[int, ...] = (-1, self.shape.out_channels)
+        if self.layer.weights.ndim == 4:
+            shape = (-1, self.shape.out_height, self.shape.out_width, self.shape.out_channels)
+        return _untiled(self._accumulate(x), shape)
+
+    def count_overflows(self, x: Array, output: Tensor) -> tuple[Array, OverflowCounts]:
+        """Output codes, and how often the accumulators overflowed.
+
+        `run` with less to tell: quicker where many accumulators overflow, unless they spill.
+
+        Returns
+        -------
+        codes : array
+        counts : OverflowCounts
+        """
+        if self.hardware.array.spill_interval:
+            codes, record = self.run(x, output)
+            return codes, record.counts
+        parts = [_count_channels(job, self._rules) for job in self._jobs(x)]
+        pixels, contents, tallies = zip(*parts, strict=True)
+        codes = self.post.run(np.concatenate(contents, axis=1), pixels[0], output)
+        return codes, OverflowCounts(*np.concatenate(tallies).sum(axis=0).tolist())
+
+    def _accumulate(self, x: Array) -> _Accumulated:
+        parts = [_accumulate_channels(job, self._rules) for job in self._jobs(x)]
+        if len(parts) == 1:
+            return parts[0]
+        arrays = {
+            name: np.concatenate([getattr(part, name) for part in parts], axis=1)
+            for name in ("value", "minimum", "maximum", "events", "first", "persistent")
+        }
+        tallies = np.concatenate([part.tallies for part in parts])
+        return _Accumulated(parts[0].pixels, **arrays, tallies=tallies)
+
+    def _steps(self) -> Iterable[_Steps]:
+        """List the steps in blocks of output channels, or give those listed before."""
+        return self._kept if self.layer.weights.size <= KEPT_WEIGHTS else self._listed()
+
+    @cached_property
+    def _kept(self) -> tuple[_Steps, ...]:
+        return tuple(self._listed())
+
+    def _listed(self) -> Iterator[_Steps]:
+        groups, channels = self.shape.groups, self.shape.out_channels
+        weights: Array = np.ascontiguousarray(self.layer.weights)
+        weights = weights.reshape(channels, -1, weights.shape[-1])
+        blocks = 1 if groups > 1 else min(channels, ceil(weights.size / BLOCK_WEIGHTS))
+        for i in range(blocks):
+            block = weights[channels * i // blocks : channels * (i + 1) // blocks]
+            rule = self.layer.weight_zero_point, groups, *entry_rule(self.hardware)
+            yield _Steps(*kernels.build_steps(block, *rule))
+
+    def _jobs(self, x: Array) -> Iterator[_Job]:
+        """Prepare the jobs: one for each block of output channels."""
+        shape = self.shape
+        images, size, reach = x, (shape.out_height, shape.out_width), shape.reach
+        if self.layer.weights.ndim == 2:  # one row of vectors, whatever the samples
+            images = x.reshape(1, 1, -1, shape.in_channels)
+            size = reach = 1, images.shape[2]
+        top, left = shape.pad_top, shape.pad_left
+        planes, largest = _planes(images, self.layer.input_zero_point, top, left, reach)
+        window = np.array([*size, *shape.kernel, *shape.stride, *shape.dilation], dtype=np.int64)
+        for steps in self._steps():
+            yield _job(steps, planes, largest, window, shape.groups)
+
+
 @dataclass(frozen=True)
 class _Accumulated:
     """Accumulators of all samples in tiles of pixels: (pixel tiles, out_channels, lanes)."""
 
-    shape: Geometry
     pixels: int
     value: Array
     minimum: Array
@@ -57,39 +189,11 @@ class _Accumulated:
     tallies: NDArray[np.int64]
 
 
-def accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> AccumulatorValues:
-    """Accumulate every output of an array layer as the hardware's PEs do.
-
-    Parameters
-    ----------
-    layer : WeightedLayer
-    x : integer array
-        Codes: (N, H, W, C), or for a dense layer any shape whose size is a multiple of in_features.
-    hardware : Hardware
-        The PE kind, accumulator widths and overflow rule.
-
-    Returns
-    -------
-    AccumulatorValues
-        Arrays of shape (N, out_height, out_width, out_channels), or (rows, out_features).
-
-    Raises
-    ------
-    HardwareError
-        Where the PE has no code for a weight.
-    """
-    tiles = _accumulate(layer, x, hardware)
-    shape: tuple[int, ...] = (-1, tiles.shape.out_channels)
-    if layer.weights.ndim == 4:
-        shape = (-1, tiles.shape.out_height, tiles.shape.out_width, tiles.shape.out_channels)
-    return _untiled(tiles, shape)
-
-
 def _untiled(tiles: _Accumulated, shape: tuple[int, ...]) -> AccumulatorValues:
     """Take accumulators out of their tiles of pixels."""
 
     def untiled(array: Array) -> Array:
-        flat = array.transpose(0, 2, 1).reshape(-1, tiles.shape.out_channels)
+        flat = array.transpose(0, 2, 1).reshape(-1, array.shape[1])
         return flat[: tiles.pixels].reshape(shape)
 
     return AccumulatorValues(
@@ -102,92 +206,48 @@ def _untiled(tiles: _Accumulated, shape: tuple[int, ...]) -> AccumulatorValues:
     )
 
 
-def run_weighted(
-    layer: WeightedLayer, x: Array, output: Tensor, hardware: Hardware
-) -> tuple[Array, OverflowRecord]:
-    """Output codes and overflow record of an array layer.
+class PostProcessor:
+    """Bias, requantization, zero point and clamp of a layer (rule D3).
 
     Parameters
     ----------
     layer : WeightedLayer
-    x : integer array
-        As for `accumulate`.
-    output : Tensor
-        Its shape (the batch follows `x`) and element type.
-    hardware : Hardware
-
-    Returns
-    -------
-    codes : array
-    record : OverflowRecord
-        Over all outputs of all samples.
-    """
-    tiles = _accumulate(layer, x, hardware)
-    codes = post_process(layer, tiles.value, tiles.pixels, output, hardware)
-    return codes, tallied_record(tiles.tallies, hardware)
-
-
-def count_overflows(
-    layer: WeightedLayer, x: Array, output: Tensor, hardware: Hardware
-) -> tuple[Array, tuple[int, int, int]]:
-    """Output codes of an array layer, and how often its accumulators overflowed.
-
-    `run_weighted` with less to tell: quicker where many accumulators overflow, unless they spill.
-
-    Parameters
-    ----------
-    layer, x, output, hardware
-        As for `run_weighted`.
-
-    Returns
-    -------
-    codes : array
-    counts : (int, int, int)
-        Overflow events, transient outputs, persistent outputs.
-    """
-    if hardware.array.spill_interval:
-        codes, record = run_weighted(layer, x, output, hardware)
-        return codes, (record.events, record.transient, record.persistent)
-    parts = [_count_channels(job, accumulator_rules(hardware)) for job in _jobs(layer, x, hardware)]
-    pixels, contents, tallies = zip(*parts, strict=True)
-    codes = post_process(layer, np.concatenate(contents, axis=1), pixels[0], output, hardware)
-    events, transient, persistent = np.concatenate(tallies).sum(axis=0).tolist()
-    return codes, (events, transient, persistent)
-
-
-def post_process(
-    layer: WeightedLayer, contents: Array, pixels: int, output: Tensor, hardware: Hardware
-) -> Array:
-    """Output codes from accumulators.
-
-    Parameters
-    ----------
-    layer : WeightedLayer
-    contents : (pixel tiles, out_channels, lanes) float32, or any integer type
-    pixels : int
-        Of all samples; they fill the lanes of the tiles in order.
-    output : Tensor
-        Its shape (the batch follows `pixels`) and element type.
     hardware : Hardware
     """
-    channels = contents.shape[1]
-    codes = np.empty((pixels, channels), dtype=DTYPES[output.dtype])
-    rule = layer.requantization
-    bias = np.zeros(1, dtype=np.int64) if layer.bias is None else layer.bias
-    parameters = np.empty((3, channels), dtype=np.int64)
-    parameters[0], parameters[1], parameters[2] = bias, rule.multiplier, rule.shift
-    rules = np.array(
-        [
-            rounding_index(rule),
-            hardware.post_bits,
-            layer.output_zero_point,
-            layer.activation_min,
-            layer.activation_max,
-        ]
-    )
-    threads = THREADS if codes.size > PARALLEL_OUTPUTS else 1
-    share_out(kernels.post_process, len(contents), threads, contents, parameters, rules, codes)
-    return codes.reshape((-1, *output.shape[1:]))
+
+    def __init__(self, layer: WeightedLayer, hardware: Hardware) -> None:
+        self.bits = hardware.post_bits
+        rule = layer.requantization
+        bias = np.zeros(1, dtype=np.int64) if layer.bias is None else layer.bias
+        self._parameters = np.empty((3, len(layer.weights)), dtype=np.int64)
+        self._parameters[0], self._parameters[1] = bias, rule.multiplier
+        self._parameters[2] = rule.shift
+        self._rules = np.array(
+            [
+                rounding_index(rule),
+                hardware.post_bits,
+                layer.output_zero_point,
+                layer.activation_min,
+                layer.activation_max,
+            ]
+        )
+
+    def run(self, contents: Array, pixels: int, output: Tensor) -> Array:
+        """Output codes from accumulators.
+
+        Parameters
+        ----------
+        contents : (pixel tiles, out_channels, lanes) float32, or any integer type
+        pixels : int
+            Of all samples; they fill the lanes of the tiles in order.
+        output : Tensor
+            Its shape (the batch follows `pixels`) and element type.
+        """
+        codes = np.empty((pixels, contents.shape[1]), dtype=DTYPES[output.dtype])
+        threads = THREADS if codes.size > PARALLEL_OUTPUTS else 1
+        arguments = contents, self._parameters, self._rules, codes
+        share_out(kernels.post_process, len(contents), threads, *arguments)
+        return codes.reshape((-1, *output.shape[1:]))
 
 
 def rounding_index(rule: Requantization) -> int:
@@ -232,20 +292,14 @@ def _record(
     )
 
 
-def _accumulate(layer: WeightedLayer, x: Array, hardware: Hardware) -> _Accumulated:
-    """Accumulate a layer, a very large one in blocks of output channels."""
-    parts = [
-        _accumulate_channels(job, accumulator_rules(hardware)) for job in _jobs(layer, x, hardware)
-    ]
-    if len(parts) == 1:
-        return parts[0]
-    arrays = {
-        name: np.concatenate([getattr(part, name) for part in parts], axis=1)
-        for name in ("value", "minimum", "maximum", "events", "first", "persistent")
-    }
-    tallies = np.concatenate([part.tallies for part in parts])
-    shape = replace(parts[0].shape, out_channels=len(layer.weights))
-    return _Accumulated(shape, parts[0].pixels, **arrays, tallies=tallies)
+@dataclass(frozen=True)
+class _Steps:
+    """What some output channels of a layer add: see `kernels.build_steps`."""
+
+    rows: NDArray[np.uint32]
+    factors: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    norm: int
 
 
 @dataclass(frozen=True)
@@ -254,91 +308,63 @@ class _Job:
 
     Parameters
     ----------
-    shape : Geometry
-        Of these channels.
+    steps : _Steps
     pixels : int
         Of all samples.
     size : (int, int, int)
         Pixel tiles, output channels, lanes.
-    dtype : type
-        Integers that hold the sum of any two prefixes.
-    largest, bound : int
-        Magnitudes that no operand and no prefix exceeds.
+    largest : int
+        Magnitude that no operand exceeds.
     tasks, threads : int
-    planes, window, rows, factors, starts : array
+    planes, window : array
+    groups : int
         See `kernels.accumulate`.
     """
 
-    shape: Geometry
+    steps: _Steps
     pixels: int
     size: tuple[int, int, int]
-    dtype: type[np.signedinteger[Any]]
     largest: int
-    bound: int
     tasks: int
     threads: int
     planes: Array
     window: NDArray[np.int64]
-    rows: NDArray[np.uint32]
-    factors: NDArray[np.int64]
-    starts: NDArray[np.int64]
+    groups: int
+
+    @property
+    def bound(self) -> int:
+        """Magnitude that no prefix exceeds."""
+        return self.largest * self.steps.norm
+
+    @property
+    def dtype(self) -> type[np.signedinteger[Any]]:
+        """Integers that hold the sum of any two prefixes."""
+        return np.int32 if self.bound < 1 << 30 else np.int64
 
     @property
     def narrow(self) -> bool:
         """Whether 16 bits hold every product and the number of steps of every channel."""
-        product = self.largest * int(np.abs(self.factors).max(initial=0))
-        return max(product, int(np.diff(self.starts).max())) < 1 << 15
+        product = self.largest * int(np.abs(self.steps.factors).max(initial=0))
+        return max(product, int(np.diff(self.steps.starts).max())) < 1 << 15
 
     def arguments(self, lane: type[np.number[Any]]) -> tuple[object, ...]:
         """First arguments of the kernels, from `planes` to `starts`, for lanes of this type."""
         planes = self.planes.astype(lane) if lane is np.float32 else self.planes
-        factors = self.factors.astype(lane)
-        return planes, self.window, self.shape.groups, self.rows, factors, self.starts
-
-
-def _jobs(layer: WeightedLayer, x: Array, hardware: Hardware) -> Iterator[_Job]:
-    """Prepare the jobs of a layer: one, or blocks of output channels of a very large one."""
-    check_layer_fits(layer, hardware)
-    images = x if layer.weights.ndim == 4 else x.reshape(1, 1, -1, layer.weights.shape[1])
-    shape = layer_geometry(layer, images.shape, hardware)
-    channels = shape.out_channels
-    weights: Array = np.ascontiguousarray(layer.weights)
-    weights = weights.reshape(channels, -1, weights.shape[-1])
-    blocks = 1 if shape.groups > 1 else min(channels, ceil(weights.size / BLOCK_WEIGHTS))
-    for i in range(blocks):
-        block = weights[channels * i // blocks : channels * (i + 1) // blocks]
-        part = shape if blocks == 1 else replace(shape, out_channels=len(block))
-        yield _job(layer, block, images, part, hardware)
+        factors = self.steps.factors.astype(lane)
+        return planes, self.window, self.groups, self.steps.rows, factors, self.steps.starts
 
 
 def _job(
-    layer: WeightedLayer, weights: Array, images: Array, shape: Geometry, hardware: Hardware
+    steps: _Steps, planes: Array, largest: int, window: NDArray[np.int64], groups: int
 ) -> _Job:
-    """Prepare the output channels that `weights` (channels, taps, inputs of a group) make."""
-    pixels = images.shape[0] * shape.out_height * shape.out_width
-    planes, largest = _planes(images, layer.input_zero_point, shape)
-    rows, factors, starts, norm = kernels.build_steps(
-        weights, layer.weight_zero_point, shape.groups, *entry_rule(hardware)
-    )
+    """Prepare the output channels that these steps make."""
+    pixels = int(planes.shape[0] * window[0] * window[1])
     lanes = min(LANES, ceil(pixels / 16) * 16)
     tiles = ceil(pixels / lanes)
-    threads = THREADS if rows.size * pixels > PARALLEL_STEPS else 1
+    threads = THREADS if steps.rows.size * pixels > PARALLEL_STEPS else 1
     parts = ceil(TASKS_PER_THREAD * threads / tiles) if threads > 1 else 1
-    return _Job(
-        shape=shape,
-        pixels=pixels,
-        size=(tiles, shape.out_channels, lanes),
-        dtype=np.int32 if largest * norm < 1 << 30 else np.int64,
-        largest=largest,
-        bound=largest * norm,
-        tasks=tiles * parts,
-        threads=threads,
-        planes=planes,
-        window=_window(shape),
-        rows=rows,
-        factors=factors,
-        starts=starts,
-    )
+    size = tiles, steps.starts.size - 1, lanes
+    return _Job(steps, pixels, size, largest, tiles * parts, threads, planes, window, groups)
 
 
 def _accumulate_channels(job: _Job, rules: NDArray[np.int64]) -> _Accumulated:
@@ -362,9 +388,7 @@ def _accumulate_channels(job: _Job, rules: NDArray[np.int64]) -> _Accumulated:
         persistent,
         tallies,
     )
-    return _Accumulated(
-        job.shape, job.pixels, value, minimum, maximum, events, first, persistent, tallies
-    )
+    return _Accumulated(job.pixels, value, minimum, maximum, events, first, persistent, tallies)
 
 
 def _count_channels(job: _Job, rules: NDArray[np.int64]) -> tuple[int, Array, NDArray[np.int64]]:
@@ -380,23 +404,18 @@ def _count_channels(job: _Job, rules: NDArray[np.int64]) -> tuple[int, Array, ND
     return job.pixels, value, tallies
 
 
-def _planes(x: Array, zero_point: int, shape: Geometry) -> tuple[Array, int]:
+def _planes(
+    x: Array, zero_point: int, top: int, left: int, reach: tuple[int, int]
+) -> tuple[Array, int]:
     """Operands by channel as `kernels.fill_planes` lays them out, and their largest magnitude.
 
     The planes are as large as the taps reach; their codes are int16 where they fit.
     """
     low, high = int(x.min()) - zero_point, int(x.max()) - zero_point
     largest = max(-low, high, 0)
-    planes = np.zeros(
-        (len(x), x.shape[3], *shape.reach), np.int16 if largest < 1 << 15 else np.int32
-    )
-    kernels.fill_planes(np.ascontiguousarray(x), zero_point, shape.pad_top, shape.pad_left, planes)
+    planes = np.zeros((len(x), x.shape[3], *reach), np.int16 if largest < 1 << 15 else np.int32)
+    kernels.fill_planes(np.ascontiguousarray(x), zero_point, top, left, planes)
     return planes, largest
-
-
-def _window(shape: Geometry) -> NDArray[np.int64]:
-    size = (shape.out_height, shape.out_width)
-    return np.array([*size, *shape.kernel, *shape.stride, *shape.dilation], dtype=np.int64)
 
 
 def accumulator_rules(hardware: Hardware) -> NDArray[np.int64]:

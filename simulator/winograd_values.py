@@ -18,9 +18,9 @@ from simulator.cuts import step_geometry
 from simulator.hardware import Hardware
 from simulator.lowering import Step
 from simulator.program import Geometry, entry_rule
-from simulator.results import OverflowRecord
+from simulator.results import OverflowCounts, OverflowRecord
 from simulator.sharing import TASKS_PER_THREAD, THREADS, share_out
-from simulator.values import LANES, accumulator_rules, post_process, tallied_record
+from simulator.values import LANES, PostProcessor, accumulator_rules, tallied_record
 from simulator.winograd import form_of
 
 Array = NDArray[Any]
@@ -32,32 +32,45 @@ BLOCK_ELEMENTS = 1 << 22
 """Transformed operands and sums kept at once: many more leave the caches and take memory."""
 
 
-def run_winograd(
-    step: Step, x: Array, output: Tensor, hardware: Hardware
-) -> tuple[Array, OverflowRecord]:
-    """Output codes and overflow record of a step that the Winograd units compute.
+class WinogradLayer:
+    """A layer that the Winograd units compute.
 
     Parameters
     ----------
     step : Step
         See `simulator.winograd.winograd_step`.
-    x : (N, H, W, C) integer array
-        Codes.
-    output : Tensor
     hardware : Hardware
-
-    Returns
-    -------
-    codes : array
-    record : OverflowRecord
-        Over the sums of all parts (rule W4) of all samples.
     """
-    layer, geometry = step.layer, step_geometry(step)
-    assert isinstance(layer, Conv2D)
-    contents, tallies = accumulate_winograd(layer, x, geometry, hardware)
-    pixels = len(x) * geometry.image[0] * geometry.image[1]
-    codes = post_process(layer, contents, pixels, output, hardware)
-    return codes, tallied_record(tallies, hardware)
+
+    def __init__(self, step: Step, hardware: Hardware) -> None:
+        assert isinstance(step.layer, Conv2D)
+        self.layer, self.geometry, self.hardware = step.layer, step_geometry(step), hardware
+        self._post = PostProcessor(step.layer, hardware)
+
+    def run(self, x: Array, output: Tensor) -> tuple[Array, OverflowRecord]:
+        """Output codes and overflow record.
+
+        Parameters
+        ----------
+        x : (N, H, W, C) integer array
+            Codes.
+        output : Tensor
+
+        Returns
+        -------
+        codes : array
+        record : OverflowRecord
+            Over the sums of all parts (rule W4) of all samples.
+        """
+        contents, tallies = accumulate_winograd(self.layer, x, self.geometry, self.hardware)
+        pixels = len(x) * self.geometry.image[0] * self.geometry.image[1]
+        codes = self._post.run(contents, pixels, output)
+        return codes, tallied_record(tallies, self.hardware)
+
+    def count_overflows(self, x: Array, output: Tensor) -> tuple[Array, OverflowCounts]:
+        """Output codes, and how often the accumulators overflowed."""
+        codes, record = self.run(x, output)
+        return codes, record.counts
 
 
 def accumulate_winograd(

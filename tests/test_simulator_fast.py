@@ -29,7 +29,7 @@ from simulator.machine import simulate
 from simulator.results import CAUSES, Events
 from simulator.stepped import step_layer
 from simulator.timing import time_layer, time_network
-from simulator.values import accumulate, overflow_record, run_weighted
+from simulator.values import ArrayLayer, overflow_record
 
 ONE = Requantization(np.array([1 << 30], np.int32), np.array([1], np.int32))
 
@@ -50,12 +50,12 @@ def test_fast_equals_stepped_in_everything(pe, block):
         assert timing == stepped.timing
         assert sum(timing.cycles_by_cause.values()) == timing.cycles
         assert tuple(timing.cycles_by_cause) == CAUSES
-        fast = accumulate(layer, x, hardware)
+        fast = ArrayLayer(layer, x.shape, hardware).accumulate(x)
         for name in ("value", "events", "first_step", "minimum", "maximum", "persistent"):
             expected = getattr(stepped.accumulators, name)
             np.testing.assert_array_equal(getattr(fast, name).reshape(expected.shape), expected)
-        codes, _ = run_weighted(
-            layer, x, Tensor("y", (1, *stepped.outputs.shape[1:]), "int8"), hardware
+        codes, _ = ArrayLayer(layer, x.shape, hardware).run(
+            x, Tensor("y", (1, *stepped.outputs.shape[1:]), "int8")
         )
         np.testing.assert_array_equal(codes, stepped.outputs)
         compared += 1
@@ -89,7 +89,7 @@ def test_fast_equals_stepped_with_16_bit_activations():
             continue
         assert time_layer(layer, (1, *x.shape[1:]), hardware) == stepped.timing
         output = Tensor("y", (1, *stepped.outputs.shape[1:]), "int16")
-        codes, record = run_weighted(layer, x, output, hardware)
+        codes, record = ArrayLayer(layer, x.shape, hardware).run(x, output)
         np.testing.assert_array_equal(codes, stepped.outputs)
         assert record == overflow_record(stepped.accumulators, hardware)
         compared += 1
@@ -362,6 +362,6 @@ def test_idle_pixels_of_the_last_tile_are_no_steps():
     layer, x = random_layer(np.random.default_rng(1), "mac")
     layer = replace(layer, weights=np.ones_like(layer.weights), weight_zero_point=0)
     timing = time_layer(layer, (1, *x.shape[1:]), load_hardware("mac4x4"))
-    outputs = accumulate(layer, x[:1], load_hardware("mac4x4")).value.size
+    outputs = ArrayLayer(layer, x[:1].shape, load_hardware("mac4x4")).accumulate(x[:1]).value.size
     assert timing.events.steps == outputs * layer.weights[0].size
     assert timing.events.output_codes == outputs

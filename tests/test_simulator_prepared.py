@@ -21,7 +21,7 @@ def held_alike(network, hardware, inputs):
     assert found.overflow_outputs == {i: r.outputs_affected for i, r in records.items()}
     assert found.timings == tuple(each.timing for each in expected.layers)
     assert found.cycles == expected.cycles
-    return len(prepared._products), sum(found.overflow_events.values())
+    return len(prepared.products), sum(found.overflow_events.values())
 
 
 @pytest.mark.parametrize("narrow", [True, False])
@@ -51,7 +51,7 @@ def test_a_layer_is_a_product_down_to_the_width_that_holds_its_largest_sum():
     bits = (largest * norm).bit_length() + 1
     for acc_bits, product in ((bits, True), (bits - 1, False)):
         array = replace_array(hardware, acc_bits)
-        assert (index in PreparedNetwork(network, array)._products) == product
+        assert (index in PreparedNetwork(network, array).products) == product
         held_alike(network, array, inputs)
 
 

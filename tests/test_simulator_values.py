@@ -42,7 +42,7 @@ from golden.run import run
 from simulator import kernels, values
 from simulator.hardware import load_hardware
 from simulator.machine import simulate
-from simulator.values import accumulate, count_overflows, overflow_record, run_weighted
+from simulator.values import ArrayLayer, overflow_record
 from simulator.vector import ELEMENT_WISE, run_vector
 
 MODELS = Path(__file__).parents[2] / "shared" / "models" / "mlperf_tiny"
@@ -67,11 +67,11 @@ def test_accumulators_and_codes_equal_golden(pe, block):
         layer, x = random_layer(rng, pe)
         hardware = random_hardware(rng, pe)
         expected = accumulate_layer(layer, x, golden_accumulator(hardware), PES[pe][2])
-        found = accumulate(layer, x, hardware)
+        found = ArrayLayer(layer, x.shape, hardware).accumulate(x)
         for name in FIELDS:
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
         output = Tensor("y", (1, *expected.value.shape[1:]), "int8")
-        codes, record = run_weighted(layer, x, output, hardware)
+        codes, record = ArrayLayer(layer, x.shape, hardware).run(x, output)
         np.testing.assert_array_equal(
             codes, operators.post_process(layer, expected.value, output).reshape(codes.shape)
         )
@@ -83,7 +83,7 @@ def test_accumulators_and_codes_equal_golden(pe, block):
         assert record.minimum == expected.minimum.min()
         assert record.maximum == expected.maximum.max()
         assert record == overflow_record(found, hardware)
-        again, counts = count_overflows(layer, x, output, hardware)
+        again, counts = ArrayLayer(layer, x.shape, hardware).count_overflows(x, output)
         np.testing.assert_array_equal(again, codes)
         assert counts == (record.events, record.transient, record.persistent)
         overflows += record.events > 0
@@ -112,7 +112,7 @@ def test_overflows_of_long_8_bit_sums_are_counted_at_every_width(overflow):
         lost = sum(bool(one["persistent"]) for one in touched)
         events = sum(one["events"] for one in plain)
         contents = np.array([[one["value"] for one in plain]]).reshape(4, 3)
-        codes, counts = count_overflows(layer, x, output, hardware)
+        codes, counts = ArrayLayer(layer, x.shape, hardware).count_overflows(x, output)
         assert counts == (events, len(touched) - lost, lost), bits
         np.testing.assert_array_equal(codes, operators.post_process(layer, contents, output))
 
@@ -137,8 +137,8 @@ def test_every_width_from_4_to_32_equals_unlimited_python_integers(preset, steps
             preset, acc_bits=bits, acc_overflow=overflow, activation_bits=16, weight_bits=16
         )
         golden = accumulate_layer(layer, x, golden_accumulator(hardware), steps)
-        found = accumulate(layer, x, hardware)
-        codes, counts = count_overflows(layer, x, output, hardware)
+        found = ArrayLayer(layer, x.shape, hardware).accumulate(x)
+        codes, counts = ArrayLayer(layer, x.shape, hardware).count_overflows(x, output)
         plain = [
             naive.accumulate(
                 naive.steps_of(list(zip(w, row, strict=True)), steps), bits, overflow, None, None
@@ -187,11 +187,13 @@ def test_transient_overflow_by_hand():
     """100, 200, 50 in 8 bits: wrap ends right, saturation ends at 127 - 150 (methods.md 4.4)."""
     layer = dense([[1, 1, -1]], input_zero_point=-50)
     x = np.array([[50, 50, 100]], dtype=np.int8)  # operands 100, 100, 150
-    wrapped = accumulate(layer, x, hardware_with(acc_bits=8))
+    wrapped = ArrayLayer(layer, x.shape, hardware_with(acc_bits=8)).accumulate(x)
     assert [wrapped.value.item(), wrapped.events.item(), wrapped.first_step.item()] == [50, 2, 1]
     assert [wrapped.minimum.item(), wrapped.maximum.item()] == [0, 200]
     assert not wrapped.persistent.item()
-    saturated = accumulate(layer, x, hardware_with(acc_bits=8, acc_overflow="saturate"))
+    saturated = ArrayLayer(
+        layer, x.shape, hardware_with(acc_bits=8, acc_overflow="saturate")
+    ).accumulate(x)
     assert [saturated.value.item(), saturated.events.item()] == [-23, 1]
 
 
@@ -199,15 +201,15 @@ def test_eight_int7_products_fit_int16_and_int8_ones_do_not():
     """EasyQuant, section 3.3: 8 * 63 * 63 = 31752; methods.md 2.3: of int8 products 2 fit."""
     eight = np.full((1, 8), 63, dtype=np.int8)
     machine = hardware_with(acc_bits=16)
-    assert accumulate(dense(eight), eight, machine).events.item() == 0
+    assert ArrayLayer(dense(eight), eight.shape, machine).accumulate(eight).events.item() == 0
     three = np.full((1, 3), 127, dtype=np.int8)
-    assert accumulate(dense(three), three, machine).first_step.item() == 2
+    assert ArrayLayer(dense(three), three.shape, machine).accumulate(three).first_step.item() == 2
 
 
 def test_spilling_every_eight_int7_products_never_overflows():
     weights = np.full((1, 64), 63, dtype=np.int8)
     machine = hardware_with(acc_bits=16, spill_interval=8, wide_acc_bits=32)
-    found = accumulate(dense(weights), weights, machine)
+    found = ArrayLayer(dense(weights), weights.shape, machine).accumulate(weights)
     assert [found.value.item(), found.events.item()] == [64 * 63 * 63, 0]
     assert found.maximum.item() == 64 * 63 * 63
 
@@ -217,7 +219,7 @@ def test_a_segment_can_overflow_where_the_whole_sum_never_does():
     layer = dense([[1, 1, 1, 1]])
     x = np.array([[-100, 0, 100, 100]], dtype=np.int8)
     machine = hardware_with(acc_bits=8, spill_interval=2, wide_acc_bits=16)
-    found = accumulate(layer, x, machine)
+    found = ArrayLayer(layer, x.shape, machine).accumulate(x)
     assert [found.minimum.item(), found.maximum.item()] == [-100, 100]
     assert [found.events.item(), found.first_step.item()] == [1, 3]
     assert found.value.item() == -100 + (200 - 256)
@@ -229,10 +231,12 @@ def test_sums_beyond_32_bits_stay_exact():
     layer = dense(np.full((3, 4000), 127))
     x = np.full((2, 4000), 32767, dtype=np.int16)
     x[1] = -32768
-    found = accumulate(layer, x, machine)
+    found = ArrayLayer(layer, x.shape, machine).accumulate(x)
     np.testing.assert_array_equal(found.value[0], 4000 * 32767 * 127)
     np.testing.assert_array_equal(found.minimum[1], -4000 * 32768 * 127)
-    narrow = accumulate(layer, x, hardware_with(activation_bits=16, acc_bits=32))
+    narrow = ArrayLayer(layer, x.shape, hardware_with(activation_bits=16, acc_bits=32)).accumulate(
+        x
+    )
     assert narrow.persistent.all()
     expected = accumulate_layer(layer, x, Accumulator(32), "product")
     for name in FIELDS:
@@ -242,9 +246,12 @@ def test_sums_beyond_32_bits_stay_exact():
 def test_a_channel_without_weights_takes_no_step():
     layer = dense([[0, 0], [5, 0]], bias=np.array([7, 0]))
     x = np.array([[1, 2]], dtype=np.int8)
-    found = accumulate(layer, x, load_hardware("mac4x4"))
+    machine = load_hardware("mac4x4")
+    found = ArrayLayer(layer, x.shape, machine).accumulate(x)
     assert found.value.tolist() == [[0, 5]]
-    codes, _ = run_weighted(layer, x, Tensor("y", (1, 2), "int8"), load_hardware("mac4x4"))
+    codes, _ = ArrayLayer(layer, x.shape, load_hardware("mac4x4")).run(
+        x, Tensor("y", (1, 2), "int8")
+    )
     assert codes.tolist() == [[7, 5]]
 
 
@@ -267,10 +274,12 @@ def test_a_layer_large_enough_for_all_threads_equals_golden():
     )
     x = rng.integers(-128, 128, (2, 21, 19, 40)).astype(np.int8)
     output = Tensor("y", (1, 21, 19, 70), "int8")
-    codes, record = run_weighted(layer, x, output, load_hardware("mac16x16"))
+    codes, record = ArrayLayer(layer, x.shape, load_hardware("mac16x16")).run(x, output)
     np.testing.assert_array_equal(codes, operators.conv2d(layer, [x], output))
     assert record.events == 0
-    narrow, record = run_weighted(layer, x, output, hardware_with("mac16x16", acc_bits=17))
+    narrow, record = ArrayLayer(layer, x.shape, hardware_with("mac16x16", acc_bits=17)).run(
+        x, output
+    )
     assert record.events > 0
     exact = operators.accumulators(layer, x)
     wrapped = (exact + (1 << 16)) % (1 << 17) - (1 << 16)
@@ -282,20 +291,26 @@ def test_blocks_of_a_very_large_layer_make_no_difference(monkeypatch):
     machine = hardware_with(acc_bits=12)
     for _ in range(20):
         layer, x = random_layer(rng, "mac")
-        output = Tensor("y", (1, *accumulate(layer, x, machine).value.shape[1:]), "int8")
-        whole = run_weighted(layer, x, output, machine)
+        whole_layer = ArrayLayer(layer, x.shape, machine)
+        output = Tensor("y", (1, *whole_layer.accumulate(x).value.shape[1:]), "int8")
+        whole = whole_layer.run(x, output)
         with monkeypatch.context() as patch:
             patch.setattr(values, "BLOCK_WEIGHTS", 7)
-            codes, record = run_weighted(layer, x, output, machine)
+            patch.setattr(values, "KEPT_WEIGHTS", 20)
+            codes, record = ArrayLayer(layer, x.shape, machine).run(x, output)
         np.testing.assert_array_equal(codes, whole[0])
         assert record == whole[1]
 
 
 def test_weights_the_pe_cannot_take_are_refused():
     with pytest.raises(HardwareError, match="--weights ternary"):
-        accumulate(dense([[2]]), np.ones((1, 1), np.int8), load_hardware("ternary4x4"))
+        ArrayLayer(
+            dense([[2]]), np.ones((1, 1), np.int8).shape, load_hardware("ternary4x4")
+        ).accumulate(np.ones((1, 1), np.int8))
     with pytest.raises(HardwareError, match="nhot:2"):
-        accumulate(dense([[21]]), np.ones((1, 1), np.int8), load_hardware("nhot2_parallel_4x4"))
+        ArrayLayer(
+            dense([[21]]), np.ones((1, 1), np.int8).shape, load_hardware("nhot2_parallel_4x4")
+        ).accumulate(np.ones((1, 1), np.int8))
 
 
 # -- requantization -------------------------------------------------------------------------------
