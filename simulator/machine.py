@@ -43,6 +43,9 @@ SCHEMA = "napier.run/1"
 MOST_KNOWN = 8
 """Networks whose `Estimate` is kept for the next run."""
 
+MOST_KNOWN_WEIGHTS = 1 << 25
+"""Weights of those networks together; their steps take 8 bytes each and more."""
+
 
 @dataclass(frozen=True)
 class LayerResult:
@@ -305,6 +308,11 @@ class Estimate(NamedTuple):
     layers: tuple[LayerResult, ...]
     weighted: dict[int, ArrayLayer | WinogradLayer]
 
+    @property
+    def weights(self) -> int:
+        """Weights of the network."""
+        return sum(layer.weights for layer in self.layers)
+
 
 _known: dict[bytes, Estimate] = {}
 
@@ -327,7 +335,8 @@ def estimate(network: Network, hardware: Hardware, table: EnergyTable) -> Estima
         plan = plan_inference(pickle.loads(pickled)[0], hardware)
         layers = _layer_results(plan, time_plan(plan), table)
         found = Estimate(layers, weighted_layers(plan))
-        if len(_known) == MOST_KNOWN:
+        weights = sum(each.weights for each in _known.values())
+        if len(_known) == MOST_KNOWN or weights + found.weights > MOST_KNOWN_WEIGHTS:
             _known.clear()
         _known[key] = found
     return found

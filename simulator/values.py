@@ -34,11 +34,10 @@ EXACT_BITS = {np.float32: 24, np.float64: 53}
 """Integers up to 2^bits, and so their sums in any order, are exact (IEEE 754-2008, table 3.5)."""
 
 BLOCK_WEIGHTS = 1 << 24
-"""Weights whose steps are listed at once (12 bytes each step)."""
+"""Weights whose steps are listed at once (12 bytes each step at that time)."""
 
-KEPT_WEIGHTS = 1 << 18
-"""Weights of a layer whose steps are kept for the next run: listing takes longest beside few pixels
-and little of what many weights take."""
+KEPT_WEIGHTS = 1 << 21
+"""Weights of a layer whose steps are kept for the next run (8 bytes each step)."""
 
 PARALLEL_OUTPUTS = 200_000
 """The same for the outputs of the post-processor."""
@@ -159,7 +158,8 @@ class ArrayLayer:
         for i in range(blocks):
             block = weights[channels * i // blocks : channels * (i + 1) // blocks]
             rule = self.layer.weight_zero_point, groups, *entry_rule(self.hardware)
-            yield _Steps(*kernels.build_steps(block, *rule))
+            rows, factors, starts, norm = kernels.build_steps(block, *rule)
+            yield _Steps(rows, factors.astype(np.float32), starts, norm)
 
     def _jobs(self, x: Array) -> Iterator[_Job]:
         """Prepare the jobs: one for each block of output channels."""
@@ -294,10 +294,13 @@ def _record(
 
 @dataclass(frozen=True)
 class _Steps:
-    """What some output channels of a layer add: see `kernels.build_steps`."""
+    """What some output channels of a layer add: see `kernels.build_steps`.
+
+    Factors are the usual lanes; no weight has more than the 24 bits that these hold.
+    """
 
     rows: NDArray[np.uint32]
-    factors: NDArray[np.int64]
+    factors: NDArray[np.float32]
     starts: NDArray[np.int64]
     norm: int
 
@@ -350,7 +353,7 @@ class _Job:
     def arguments(self, lane: type[np.number[Any]]) -> tuple[object, ...]:
         """First arguments of the kernels, from `planes` to `starts`, for lanes of this type."""
         planes = self.planes.astype(lane) if lane is np.float32 else self.planes
-        factors = self.steps.factors.astype(lane)
+        factors = self.steps.factors.astype(lane, copy=False)
         return planes, self.window, self.groups, self.steps.rows, factors, self.steps.starts
 
 
