@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -899,27 +900,34 @@ def export(
 @cli.command()
 @click.option("--hardware", default=VERIFY_HARDWARE, show_default=True, help="Preset or TOML.")
 @click.option("--json", "json_path", metavar="FILE", help="Everything, as JSON ('-' prints it).")
-def synth(hardware: str, json_path: str | None) -> None:
+@click.option("--place", is_flag=True, help="Place and route each kind of PE (nextpnr-ice40).")
+def synth(hardware: str, json_path: str | None, place: bool) -> None:
     """Area of the Verilog by module and by kind of PE, as Yosys counts it.
 
     Generic gates, flip-flops and bits of memories, and LUTs, flip-flops, carry cells and RAM blocks
     of an iCE40, for the whole accelerator. The hierarchy is kept. Of the weight buffer half are
-    entry streams, a quarter each feed words and parameters.
+    entry streams, a quarter each feed words and parameters. --place adds the logic cells that each
+    kind of PE takes alone on an iCE40 HX8K, and its clock.
     """
     from napier.output import check_writable, write_text
     from napier.synthesis import synthesis_table
+    from rtl_models.placement import place_pe_kinds
     from rtl_models.synth import synthesize
     from simulator.hardware import load_hardware
 
     check_writable(json_path)
     machine = load_hardware(hardware)
     with progress_bar() as progress:
+        placed = place_pe_kinds(machine, progress) if place else None
         synthesis = synthesize(machine, progress)
-    text = json.dumps(synthesis.to_dict(), indent=1)
+    document = synthesis.to_dict()
+    if placed is not None:
+        document["placed"] = {kind: asdict(each) for kind, each in placed.items()}
+    text = json.dumps(document, indent=1)
     if json_path == "-":
         click.echo(text)
         return
-    console().print(synthesis_table(synthesis))
+    console().print(synthesis_table(synthesis, placed))
     if json_path:
         write_text(json_path, text + "\n")
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from rtl_models.placement import Placement
 from rtl_models.synth import HX8K_BRAMS, HX8K_LUTS, Area, Synthesis
 
 HEADINGS = ("gates", "FFs", "bits", "LUTs", "FFs", "carry", "BRAM")
 """Generic gates, flip-flops and bits of memories, then iCE40."""
 
 
-def synthesis_table(synthesis: Synthesis) -> RenderableType:
-    """Area by module, then by kind of PE; fits 80 columns."""
+def synthesis_table(
+    synthesis: Synthesis, placed: Mapping[str, Placement] | None = None
+) -> RenderableType:
+    """Area by module, then by kind of PE, then those placed; fits 80 columns."""
     modules = _table("module")
     for each in synthesis.modules:
         name = "  " * (len(each.path) - 1) + each.path[-1]
@@ -32,7 +37,18 @@ def synthesis_table(synthesis: Synthesis) -> RenderableType:
         Text(_fit(synthesis.modules[0].area)),
         Text(),
         kinds,
+        *(() if placed is None else (Text(), _placement_table(placed))),
     )
+
+
+def _placement_table(placed: Mapping[str, Placement]) -> RenderableType:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("PE alone on an iCE40 HX8K", no_wrap=True)
+    table.add_column("logic cells", justify="right")
+    table.add_column("clock, MHz", justify="right")
+    for kind, each in placed.items():
+        table.add_row(kind, str(each.logic_cells), f"{each.clock_mhz:.1f}")
+    return table
 
 
 def _table(first: str, *, counted: bool = True) -> Table:

@@ -15,7 +15,7 @@ from golden.errors import ToolError
 from rtl_models.sources import sources as module_sources
 
 PACKAGES = {"iverilog": "iverilog", "vvp": "iverilog", "verilator": "verilator"}
-PACKAGES |= {"yosys": "yosys", "yosys-abc": "yosys"}
+PACKAGES |= {"yosys": "yosys", "yosys-abc": "yosys", "nextpnr-ice40": "nextpnr-ice40"}
 """Debian package of each program."""
 
 TIMESCALE = ("1ns", "1ps")

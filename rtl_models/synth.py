@@ -239,16 +239,7 @@ _Cells = dict[str, dict[str, int]]
 
 def _synthesize(top: str, parameters: Mapping[str, int], target: str) -> tuple[_Cells, str]:
     """Cells of every module, and the version of Yosys."""
-    files = " ".join(f'"{path}"' for path in sources(top))
-    settings = " ".join(f"-set {name} {value}" for name, value in parameters.items())
-    code, said = run_yosys(
-        f"read_verilog -sv {files}; chparam {settings} {top}; hierarchy -check -top {top};"
-        f" {TARGETS[target]}; check -assert; stat -json"
-    )
-    errors = _YOSYS_ERROR.findall(said)
-    if code or '"modules":' not in said:
-        reason = errors[0] if errors else f"it stopped with code {code}"
-        raise ToolError(f"Yosys cannot synthesize {top} for {target}: {reason}")
+    said = run_synthesis(top, parameters, target, f"{TARGETS[target]}; check -assert; stat -json")
     # What follows the modules is not JSON in every version.
     before, _, text = said.rpartition('"modules":')
     modules, _ = json.JSONDecoder().raw_decode(text.lstrip())
@@ -258,6 +249,27 @@ def _synthesize(top: str, parameters: Mapping[str, int], target: str) -> tuple[_
         for name, module in modules.items()
     }
     return cells, version
+
+
+def run_synthesis(top: str, parameters: Mapping[str, int], target: str, commands: str) -> str:
+    """Read a module with these parameters and run commands of Yosys; give what it printed.
+
+    Raises
+    ------
+    ToolError
+        Yosys is missing, or fails at the `target`.
+    """
+    files = " ".join(f'"{path}"' for path in sources(top))
+    settings = " ".join(f"-set {name} {value}" for name, value in parameters.items())
+    code, said = run_yosys(
+        f"read_verilog -sv {files}; chparam {settings} {top}; hierarchy -check -top {top};"
+        f" {commands}"
+    )
+    if code:
+        errors = _YOSYS_ERROR.findall(said)
+        reason = errors[0] if errors else f"it stopped with code {code}"
+        raise ToolError(f"Yosys cannot synthesize {top} for {target}: {reason}")
+    return said
 
 
 def module_name(yosys_name: str) -> str:

@@ -4,6 +4,7 @@ import pytest
 
 from golden.errors import ToolError
 from rtl_models import synth
+from rtl_models.placement import place, place_pe_kinds
 from rtl_models.synth import module_name, pe_kinds, synthesize_designs
 from simulator.hardware import hardware_from_dict, load_hardware
 
@@ -115,6 +116,25 @@ def test_a_missing_yosys_is_a_tool_error(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ToolError, match=r"yosys is needed .* apt-get install yosys"):
         synthesize_designs({"pe": ("napier_pe", {})})
+
+
+def test_placed_pes_hold_their_flip_flops_and_the_ternary_one_is_smaller_and_faster():
+    kinds = pe_kinds(MACHINE)
+    ternary, mac = (place("napier_pe", kinds[kind]) for kind in ("ternary", "mac 9x9"))
+    assert PE_FLIP_FLOPS["ternary"] <= ternary.logic_cells < mac.logic_cells
+    assert ternary.clock_mhz > mac.clock_mhz > 0
+
+
+def test_a_module_of_more_pins_than_the_device_has_cannot_be_placed():
+    parameters = {"ROWS": 4, "COLS": 4, "FEED": 2, "DEPTH": 2, "PE_KIND": 2, "ACC_BITS": 12}
+    with pytest.raises(ToolError, match=r"nextpnr-ice40 cannot place napier_array on an HX8K"):
+        place("napier_array", parameters)
+
+
+def test_a_missing_nextpnr_is_a_tool_error(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ToolError, match=r"nextpnr-ice40 is needed .* apt-get install nextpnr"):
+        place_pe_kinds(MACHINE)
 
 
 def test_hardware_of_its_own_operands_is_compared_too():
