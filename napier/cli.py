@@ -635,6 +635,10 @@ def quantize(
     "--learning-rate", type=float, default=1e-3, show_default=True, help="Of Adam, at the start."
 )
 @click.option("--relative", is_flag=True, help="Steps in proportion to a channel's weights.")
+@click.option(
+    "--normalize/--no-normalize", default=True, show_default=True,
+    help="Batch normalisation while coarse weights learn; folded at the end.",
+)  # fmt: skip
 @click.option("--batch", type=int, default=32, show_default=True, help="Samples of a step.")
 @click.option(
     "--distillation", type=float, default=0.5, show_default=True,
@@ -664,6 +668,7 @@ def finetune(
     uniform_epochs: int,
     learning_rate: float,
     relative: bool,
+    normalize: bool,
     batch: int,
     distillation: float,
     shift: int,
@@ -703,10 +708,10 @@ def finetune(
         *(method, epochs, uniform_epochs, learning_rate),
         *(bits, layers, activation_bits, keep_ends),
     )
-    training = Training(batch, distillation, seed, threads, shift, relative)
+    training = Training(batch, distillation, seed, threads, shift, relative, normalize)
     with progress_bar() as progress:
         network, document = finetune_document(
-            *(source, plan, training, samples, labels, test, test_labels, progress)
+            *(source, plan, training, samples, labels, test, test_labels, by_epoch(progress))
         )
     save_network(network, output)
     text = json.dumps(document, indent=1) + "\n"
@@ -984,6 +989,17 @@ def console() -> Console:
 
     width = Console().width if sys.stdout.isatty() else 80
     return Console(width=max(80, width), highlight=False)
+
+
+def by_epoch(progress: Progress) -> Progress:
+    """Also print a line for each epoch, on standard error: training takes minutes."""
+
+    def show(done: int, total: int, what: str) -> None:
+        progress(done, total, what)
+        if done:
+            click.echo(f"epoch {done}/{total}: {what}", err=True)
+
+    return show
 
 
 @contextmanager

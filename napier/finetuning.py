@@ -191,6 +191,7 @@ def finetune_document(
             "threads": training.threads,
             "shift": training.shift,
             "relative": training.relative,
+            "normalize": training.normalize,
         },
         "inputs": [
             {"name": each.name, "scale": each.scale, "zero_point": each.zero_point}

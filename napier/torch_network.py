@@ -74,6 +74,7 @@ class TorchNetwork:
         inputs: Sequence[torch.Tensor],
         *,
         weights: Hook = unchanged,
+        sums: Hook = unchanged,
         tensors: Hook = unchanged,
         keep: Sequence[int] | None = None,
     ) -> list[torch.Tensor]:
@@ -85,6 +86,9 @@ class TorchNetwork:
             One for each network input, batch first.
         weights : Hook
             Applied to the weights of layer i.
+        sums : Hook
+            Applied to what layer i sums, bias included, before its activation function; channels
+            are last.
         tensors : Hook
             Applied to activation tensor i, network inputs included, before anything reads it.
         keep : sequence of int or None
@@ -107,7 +111,8 @@ class TorchNetwork:
             shape = self.network.tensors[target].shape
             if isinstance(layer, FloatWeighted):
                 kernel = weights(index, self.weights[index])
-                result = _weighted(layer, arguments[0], kernel, self.biases[index], shape)
+                summed = _weighted(layer, arguments[0], kernel, self.biases[index], shape)
+                result = _activated(sums(index, summed), layer.activation)
             else:
                 result = _PLAIN[type(layer)](layer, arguments, shape)
             values[target] = tensors(target, result)
@@ -147,7 +152,7 @@ def _weighted(
     shape: Shape,
 ) -> torch.Tensor:
     if isinstance(layer, FloatConv2D):
-        result = functional.conv2d(
+        return functional.conv2d(
             _channels_first(_padded(x, layer.padding, 0.0)),
             weights.permute(0, 3, 1, 2),
             bias,
@@ -155,10 +160,8 @@ def _weighted(
             dilation=layer.dilation,
             groups=layer.groups,
         ).permute(0, 2, 3, 1)
-    else:
-        rows = functional.linear(x.reshape(-1, weights.shape[1]), weights, bias)
-        result = rows.reshape(-1, *shape[1:])
-    return _activated(result, layer.activation)
+    rows = functional.linear(x.reshape(-1, weights.shape[1]), weights, bias)
+    return rows.reshape(-1, *shape[1:])
 
 
 def _activated(x: torch.Tensor, activation: Activation) -> torch.Tensor:

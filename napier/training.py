@@ -4,7 +4,8 @@ Each step rounds weights and activations as the integer network will (the NumPy 
 `golden.quantization` give the values) and lets gradients pass as if nothing had been rounded
 (straight-through, Bengio et al. 2013). Scales of activations are learned with their zero points
 held (LSQ, Esser et al. 2020; in octaves, as in TQT, Jain et al. 2020). What comes out are integer
-codes and scales for every layer: no rounding is left to be done.
+codes and scales for every layer: no rounding is left to be done. Where weights are coarse, what
+layers sum is normalised while they learn, see `napier.normalization`.
 
 Stages follow one another from where the last one ended. n-hot networks take two, uniform and then
 n-hot (arXiv 2103.11704). ``a2q`` and ``a2q+`` are stages of their own: while they learn, weights
@@ -16,7 +17,7 @@ epoch alone, PyTorch's deterministic kernels are used, and the number of threads
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,18 +33,15 @@ from golden.fitting import Method
 from golden.float_network import FloatArray, FloatNetwork, FloatReshape, FloatSoftmax, FloatWeighted
 from golden.network import Network
 from golden.quantization.activations import QuantizationParameters
-from golden.quantization.assemble import (
-    assemble,
-    prescribed,
-    stored_parameters,
-    tied_tensors,
-)
+from golden.quantization.assemble import assemble, prescribed
 from golden.quantization.calibrate import WeightSettings
 from golden.quantization.method import WeightCodes
 from golden.quantization.registry import parse_method
 from golden.ranges import Range
+from napier.activation_training import TrainedActivations
+from napier.normalization import Moments, Normalization, Observer
 from napier.torch_network import Hook, TorchNetwork, unchanged
-from napier.weight_training import WeightQuantizer, confined_weights, trained_weights
+from napier.weight_training import TINY, WeightQuantizer, confined_weights, trained_weights
 
 Array = NDArray[Any]
 Progress = Callable[[int, int, str], None]
@@ -59,6 +57,18 @@ SMALL_WEIGHTS, SMALL_OUTPUTS = 0.05, 1.0
 
 RELATIVE_WEIGHTS = 0.1
 """Root mean square of a channel's weights at which relative steps are those of the rate."""
+
+COARSE = 1 / 32
+"""Share of the weights' energy that a projection may lose before sums are normalised: 15 dB."""
+
+NORMALIZED_WEIGHTS = 0.05
+"""Root mean square of a channel's weights where sums are normalised, which makes it free."""
+
+LEAST_BATCH = 8
+"""Samples of a step from which sums are normalised."""
+
+FIRST_SAMPLES, LAST_SAMPLES = 512, 4096
+"""Samples that moments of sums are measured on, before a stage and after it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,9 @@ class Training:
         inputs are left as they are.
     relative : bool
         Steps of weights are in proportion to the weights of their channel, see `RELATIVE_WEIGHTS`,
-        where quantizers are in place.
+        where quantizers are in place and sums are not normalised.
+    normalize : bool
+        Sums are normalised while weights lose more than `COARSE` of their energy.
     """
 
     batch: int = 32
@@ -113,6 +125,7 @@ class Training:
     threads: int = 1
     shift: int = 0
     relative: bool = False
+    normalize: bool = True
 
 
 DEFAULT = Training()
@@ -177,7 +190,7 @@ def fine_tune(
         Layers that have a method of their own in every stage.
     training : Training
     progress : callable or None
-        Called as (done, total, what).
+        Called as (epochs done, total, method and loss of the last one), before each and at the end.
 
     Returns
     -------
@@ -233,12 +246,17 @@ def _run_stages(
 ) -> tuple[Epoch, ...]:
     epochs: list[Epoch] = []
     total = sum(stage.epochs for stage in stages)
+    what = stages[0].method
     for number, stage in enumerate(stages):
         trainer.begin(number, stage)
         for _ in range(stage.epochs):
             if progress is not None:
-                progress(len(epochs), total, stage.method)
+                progress(len(epochs), total, what)
             epochs.append(Epoch(number, trainer.epoch()))
+            what = f"{stage.method}, loss {epochs[-1].loss:.3f}"
+        trainer.end()
+    if progress is not None:
+        progress(total, total, what)
     return tuple(epochs)
 
 
@@ -297,49 +315,6 @@ def _reproducible(training: Training) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[1])
 
 
-# Activations --------------------------------------------------------------------------------------
-
-
-class _Activations:
-    """Scales that learn, one for tensors that share their codes; those of `held` tensors do not."""
-
-    def __init__(
-        self,
-        network: FloatNetwork,
-        parameters: Mapping[int, QuantizationParameters],
-        held: Iterable[int],
-    ) -> None:
-        self.start = dict(parameters)
-        self.groups = tied_tensors(network)
-        fixed = {self.groups[index] for index in held}
-        self.log_scales = {
-            group: torch.tensor(np.log2(parameters[group].scale), requires_grad=True)
-            for group in dict.fromkeys(self.groups)
-            if group in parameters and group not in fixed
-        }
-
-    def __call__(self, index: int, values: torch.Tensor) -> torch.Tensor:
-        parameters, group = self.start[index], self.groups[index]
-        scale = torch.tensor(parameters.scale, dtype=torch.float32)
-        if group in self.log_scales:
-            scale = torch.exp2(self.log_scales[group]).float()
-        steps = values / scale
-        rounded = steps + (torch.round(steps) - steps).detach()
-        low, high = (code - parameters.zero_point for code in (parameters.low, parameters.high))
-        return torch.clamp(rounded, low, high) * scale
-
-    def learned(self) -> list[torch.Tensor]:
-        return list(self.log_scales.values())
-
-    def result(self) -> dict[int, QuantizationParameters]:
-        """Scales as they are now, as model files store them."""
-        scales = {group: 2.0 ** value.item() for group, value in self.log_scales.items()}
-        return {
-            index: stored_parameters(replace(p, scale=scales.get(self.groups[index], p.scale)))
-            for index, p in self.start.items()
-        }
-
-
 # Training -----------------------------------------------------------------------------------------
 
 
@@ -362,28 +337,96 @@ class _Trainer:
         self.scores, self.beta = _logits(network)
         self.teacher, self.student = TorchNetwork(network), TorchNetwork(network)
         held = (*network.inputs, *prescribed(network))
-        self.activations = _Activations(network, parameters, held)
+        self.answers: torch.Tensor | None = None
+        self.factors: dict[int, torch.Tensor] = {}
+        self.activations = TrainedActivations(network, parameters, held)
 
     def begin(self, number: int, stage: Stage) -> None:
         """Put the quantizers of a stage in and start its optimizer."""
         self.number, self.stage, self.done = number, stage, 0
-        self.quantizers: dict[int, WeightQuantizer] = {}
+        self._apply_factors()
+        self.quantizers = self._quantizers()
+        self.normalization = self._normalization()
+        if self.normalization.offsets:
+            self.quantizers = self._quantizers()  # of weights that have another size now
         groups: list[dict[str, Any]] = []
         if stage.method != FLOAT:
-            self.quantizers = {
-                index: self._quantizer(index, layer)
-                for index, layer in enumerate(self.network.layers)
-                if isinstance(layer, FloatWeighted)
-            }
             scales = [x for each in self.quantizers.values() for x in each.learned()]
-            groups.append({"params": scales + self.activations.learned(), "share": 1.0})
+            scales += self.activations.learned() + self.normalization.learned()
+            groups.append({"params": scales, "share": 1.0})
         for index in self.student.weights:
             weights, bias = self.student.weights[index], self.student.biases[index]
             groups.append({"params": [weights], "share": self._weight_share(weights)})
             groups.append({"params": [bias], "share": self._bias_share(index)})
         relative = self.training.relative and stage.method != FLOAT
-        self.paces = {i: _pace(w) for i, w in self.student.weights.items() if relative}
+        self.paces = {
+            index: _pace(weights)
+            for index, weights in self.student.weights.items()
+            if relative and index not in self.normalization.offsets
+        }
         self.optimizer = torch.optim.Adam(groups, lr=stage.learning_rate)
+
+    def _quantizers(self) -> dict[int, WeightQuantizer]:
+        return {
+            index: self._quantizer(index, layer)
+            for index, layer in enumerate(self.network.layers)
+            if isinstance(layer, FloatWeighted) and self.stage.method != FLOAT
+        }
+
+    def _normalization(self) -> Normalization:
+        """Normalise all layers but the last, if the weights are coarse, and size their weights."""
+        wanted = self.training.normalize and self.training.batch >= LEAST_BATCH
+        if not wanted or not self.stage.epochs or self._lost_energy() <= COARSE:
+            return Normalization({})
+        moments = self._moments(unchanged, unchanged, FIRST_SAMPLES)
+        del moments[max(moments)]
+        with torch.no_grad():
+            for index in moments:
+                weights = self.student.weights[index]
+                weights.mul_(NORMALIZED_WEIGHTS / _sizes(weights).clamp_min(TINY))
+        return Normalization(moments)
+
+    def _lost_energy(self) -> float:
+        """Mean share of a layer's squared weights that quantization puts elsewhere."""
+        lost = []
+        with torch.no_grad():
+            for index, quantizer in self.quantizers.items():
+                weights = self.student.weights[index]
+                error = (quantizer(weights) - weights).square().sum()
+                lost.append(float(error / weights.square().sum().clamp_min(TINY)))
+        return float(np.mean(lost)) if lost else 0.0
+
+    def _moments(self, weights: Hook, sums: Hook, count: int) -> dict[int, Moments]:
+        """Moments of what layers sum, over some samples drawn from all."""
+        generator = np.random.default_rng([self.training.seed, self.number])
+        chosen = torch.from_numpy(generator.permutation(len(self.inputs[0]))[:count])
+        observer = Observer(sums)
+        with torch.no_grad():
+            for part in _parts(chosen, self.training.batch):
+                inputs = [each[part] for each in self.inputs]
+                self.student(inputs, weights=weights, sums=observer, tensors=self.activations)
+        return observer.moments()
+
+    def end(self) -> None:
+        """Leave weights and biases that need no normalisation; weights want a factor a channel."""
+        if not self.normalization.offsets:
+            return
+        moments = self._moments(self._weights, self.normalization, LAST_SAMPLES)
+        with torch.no_grad():
+            for index in self.normalization.offsets:
+                factor, addend = self.normalization.folded(index, moments[index])
+                self.factors[index] = factor
+                bias = self.student.biases[index]
+                bias.copy_(factor * bias + addend)
+        self.normalization = Normalization({})
+
+    def _apply_factors(self) -> None:
+        """Let weights carry what the last stage has left to the scales of their codes."""
+        with torch.no_grad():
+            for index, factor in self.factors.items():
+                weights = self.student.weights[index]
+                weights.mul_(factor.reshape(-1, *[1] * (weights.ndim - 1)))
+        self.factors = {}
 
     def _weight_share(self, weights: torch.Tensor) -> float:
         """Share of the learning rate: steps of Adam do not shrink with the weights they change."""
@@ -421,11 +464,10 @@ class _Trainer:
         """Show every sample once; the mean loss."""
         generator = np.random.default_rng([self.training.seed, self.number, self.done])
         order = torch.from_numpy(generator.permutation(len(self.inputs[0])))
-        steps = -(-len(order) // self.training.batch)
+        parts = _parts(order, self.training.batch)
         total = 0.0
-        for step in range(steps):
-            chosen = order[step * self.training.batch : (step + 1) * self.training.batch]
-            progress = (self.done + step / steps) / self.stage.epochs
+        for step, chosen in enumerate(parts):
+            progress = (self.done + step / len(parts)) / self.stage.epochs
             for group in self.optimizer.param_groups:
                 rate = self.stage.learning_rate * (1 + np.cos(np.pi * progress)) / 2
                 group["lr"] = rate * group["share"]
@@ -436,16 +478,23 @@ class _Trainer:
 
     def _step(self, inputs: list[torch.Tensor], chosen: torch.Tensor) -> float:
         """Learn from some samples; the sum of their losses."""
-        with torch.no_grad():
-            wanted = self._scores(self.teacher, inputs, unchanged, unchanged)
-        quantized = self.stage.method != FLOAT
-        tensors: Hook = self.activations if quantized else unchanged
-        scores = self._scores(self.student, inputs, self._weights, tensors)
-        loss = self.distillation * functional.cross_entropy(scores, wanted.softmax(dim=1))
-        if self.labels is not None:
-            loss = loss + (1 - self.distillation) * functional.cross_entropy(
-                scores, self.labels[chosen]
+        tensors: Hook = self.activations if self.stage.method != FLOAT else unchanged
+        scores = self._scores(
+            self.student(
+                inputs,
+                weights=self._weights,
+                sums=self.normalization,
+                tensors=tensors,
+                keep=[self.scores],
             )
+        )
+        loss = torch.zeros(())
+        if self.distillation:
+            answers = self._answers(inputs, chosen)
+            loss = loss + self.distillation * functional.cross_entropy(scores, answers)
+        if self.labels is not None:
+            right = functional.cross_entropy(scores, self.labels[chosen])
+            loss = loss + (1 - self.distillation) * right
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         before = {index: self.student.weights[index].detach().clone() for index in self.paces}
@@ -456,10 +505,23 @@ class _Trainer:
                 weights.copy_(old + self.paces[index] * (weights - old))
         return float(loss.item()) * len(chosen)
 
-    def _scores(
-        self, network: TorchNetwork, inputs: list[torch.Tensor], weights: Hook, tensors: Hook
-    ) -> torch.Tensor:
-        (scores,) = network(inputs, weights=weights, tensors=tensors, keep=[self.scores])
+    def _answers(self, inputs: list[torch.Tensor], chosen: torch.Tensor) -> torch.Tensor:
+        """Chances that the float network gives to the classes; of unmoved images asked once."""
+        if self.training.shift:
+            return self._taught(inputs)
+        if self.answers is None:
+            every = torch.arange(len(self.inputs[0]))
+            parts = _parts(every, self.training.batch)
+            taught = [self._taught([each[part] for each in self.inputs]) for part in parts]
+            self.answers = torch.cat(taught)
+        return self.answers[chosen]
+
+    def _taught(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        with torch.no_grad():
+            return self._scores(self.teacher(inputs, keep=[self.scores])).softmax(dim=1)
+
+    def _scores(self, kept: list[torch.Tensor]) -> torch.Tensor:
+        (scores,) = kept
         return self.beta * scores.reshape(len(scores), -1)
 
     def _weights(self, index: int, weights: torch.Tensor) -> torch.Tensor:
@@ -468,7 +530,7 @@ class _Trainer:
     def result(self, epochs: tuple[Epoch, ...]) -> FineTuned:
         """Integers of everything as it is now."""
         weights = {
-            self.network.layers[index].name: quantizer.codes(self.student.weights[index])
+            self.network.layers[index].name: self._codes(index, quantizer)
             for index, quantizer in self.quantizers.items()
         }
         biases = {
@@ -479,12 +541,27 @@ class _Trainer:
         network = assemble(self.network, parameters, weights, biases)
         return FineTuned(network, weights, parameters, biases, epochs)
 
+    def _codes(self, index: int, quantizer: WeightQuantizer) -> WeightCodes:
+        codes = quantizer.codes(self.student.weights[index])
+        if index not in self.factors:
+            return codes
+        return replace(codes, scales=codes.scales * self.factors[index].double().numpy())
+
+
+def _parts(chosen: torch.Tensor, batch: int) -> tuple[torch.Tensor, ...]:
+    """Divide samples into steps, as many in one as in another."""
+    return torch.tensor_split(chosen, max(1, len(chosen) // batch))
+
+
+def _sizes(weights: torch.Tensor) -> torch.Tensor:
+    """Root mean square of each channel's weights."""
+    axes = tuple(range(1, weights.ndim))
+    return weights.detach().square().mean(dim=axes, keepdim=True).sqrt()
+
 
 def _pace(weights: torch.Tensor) -> torch.Tensor:
     """Size of the steps of each channel's weights, in units of the learning rate's."""
-    axes = tuple(range(1, weights.ndim))
-    sizes = weights.detach().square().mean(dim=axes, keepdim=True).sqrt()
-    return sizes / RELATIVE_WEIGHTS
+    return _sizes(weights) / RELATIVE_WEIGHTS
 
 
 def _moved(images: torch.Tensor, down: int, right: int) -> torch.Tensor:

@@ -26,7 +26,7 @@ from napier.training import Training
 from scripts.train_digits import load_digits
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks" / "finetuned"
-TRAINING = Training(seed=1617)
+TRAINING = Training(seed=1617, normalize=False)
 
 PLANS = {
     "nhot2": Plan("nhot:n=2", epochs=4, uniform_epochs=2, learning_rate=1e-3),

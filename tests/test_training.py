@@ -38,13 +38,13 @@ from golden.quantization.from_integer import dequantize
 from golden.quantization.registry import parse_method
 from golden.ranges import clamp_ranges
 from golden.run import run
+from napier.activation_training import TrainedActivations
 from napier.loading import load_model, shipped_file
 from napier.torch_network import TorchNetwork
 from napier.training import (
     FineTuned,
     Stage,
     Training,
-    _Activations,
     _moved,
     _Trainer,
     fine_tune,
@@ -301,7 +301,7 @@ def test_accumulator_width_holds_while_the_network_learns(method: str) -> None:
 
 def test_torch_rounds_activations_as_golden_does() -> None:
     network, parameters, images, _ = digits()
-    rounds = _Activations(network, parameters, held=[])
+    rounds = TrainedActivations(network, parameters, held=[])
     values = np.random.default_rng(0).normal(0, 3, 10_000).astype(np.float32)
     for index, each in parameters.items():
         found = rounds(index, torch.from_numpy(values)).detach().numpy()
