@@ -486,6 +486,7 @@ SUBJECTS = (
         # Sequencer and counters are mutated with it, since those of modules below cannot be preset.
         kept=("axi_lite_registers", "descriptor"),
         presets=("index_q", "cycles_q", "layer_q", "total_q"),
+        watched=("index_q",),
         legal=" && ".join(f"running[{32 * n + 31}:{32 * n + b}] == 0" for n, b in _NARROW.items()),
     ),
 )

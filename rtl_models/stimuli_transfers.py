@@ -171,6 +171,10 @@ def load_configuration(rng: Random, rows: int, word_bytes: int, act_words: int) 
         stride_x, stride_y = (rng.randint(1, 4) | 1 << rng.randrange(8) for _ in range(2))
     phase_y = rng.randrange(min(stride_y, rng.choice([4, 255])))
     row_words = rng.choice([rng.randint(1, 3), rng.randint(1, 12), rng.randint(1, 40)])
+    if rng.random() < 0.3:  # the phase returns to 0 soon
+        stride_y |= 1 << rng.randrange(8)
+        phase_y = stride_y - 1 - rng.randrange(min(stride_y, 3))
+        row_words = rng.randint(1, 2)
     image_rows = rng.randint(1, 4)
     small = rng.random() < 0.6
     values = {
@@ -188,6 +192,11 @@ def load_configuration(rng: Random, rows: int, word_bytes: int, act_words: int) 
         "cfg_load_pitch_words": step(rng, small),
         "cfg_in_words": 1 + step(rng, small, 3),
     }
+    if rng.random() < 0.2:  # any product of the first phase
+        values["cfg_load_stride_x"], values["cfg_load_stride_y"] = rng.randint(1, 255), 255
+        values["cfg_load_phase_words"] = rng.getrandbits(WORD_BITS)
+        values["cfg_load_phase_y"] = phase_y = rng.randrange(255)
+        stride_x = values["cfg_load_stride_x"]
     if rng.random() < 0.3:
         values[rng.choice(["cfg_load_words", "cfg_load_row_words", "cfg_load_rows"])] = far(rng)
     first = phase_y * stride_x * values["cfg_load_phase_words"]
@@ -263,6 +272,8 @@ def store_configuration(rng: Random, rows: int, feed: int, out_words: int) -> di
         values["out_words"] = aligned(rng)
         tiles = rng.choice([1 << 2 * values["store_form"], rng.randrange(16)])
         values["store_base"] -= tiles * values["out_words"]
+        if rng.random() < 0.5:  # all rows of a tile, soon
+            values |= {f"store_{name}row_words": rng.randint(1, 3) for name in ("first_", "")}
         if rng.random() < 0.3:  # what the wrap adds is taken back
             values["store_gap_words"] = rng.randrange(3) - tiles * values["out_words"]
     elif rng.random() < 0.2:  # the next row is
@@ -295,7 +306,7 @@ def drive_packer(rows: int, feed: int, out_words: int) -> Callable[[Dut, Random,
                 out_read_data=data,
                 **sampled,
             )
-            idle, left = 0, rng.choice([40, 150])
+            idle, left = 0, rng.choice([25, 40, 150])
             while idle < 4 and left:
                 left -= 1
                 dut.settle(start=0, out_read_data=data, beat_taken=0)
@@ -366,7 +377,8 @@ def drive_dma(rows: int, feed: int, words: int) -> Callable[[Dut, Random, int], 
             started = aborts = resets = False
             beat: dict[str, int] = {}
             answer: dict[str, int] = {}
-            patience = rng.choice([8, 60]) if long else 400
+            patience = rng.choice([8, 60]) if long else 200
+            last_age = rng.choice([300, 300, 2000])  # what is outstanding may take long
             age, give_up = 0, rng.choice([patience, patience, patience, rng.randrange(40)])
             while True:
                 # The store's fields are gone after the start.
@@ -385,7 +397,7 @@ def drive_dma(rows: int, feed: int, words: int) -> Callable[[Dut, Random, int], 
                     failed = rng.random() < 5 * fails
                     answer = {"m_axi_bvalid": 1, "m_axi_bresp": rng.choice([2, 3]) * failed}
                 aborts = aborts or age > give_up
-                resets = age > 2000 or rng.random() < RARELY / 10
+                resets = age > last_age or rng.random() < RARELY / 10
                 dut.cycle(
                     rst=resets,
                     op_start=not started,
