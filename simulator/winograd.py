@@ -162,6 +162,8 @@ def _unfit(step: Step) -> str:
     if not isinstance(step.layer, Conv2D) or geometry is None:
         return "it is no convolution"
     if geometry.kernel != (3, 3):
+        if geometry.kernel == (geometry.height, geometry.width) != (1, 1):
+            return "it takes its whole image at once"  # dense ones do
         return f"its kernel is {geometry.kernel[0]} x {geometry.kernel[1]}"
     if geometry.stride != (1, 1):
         return "its stride is not 1"

@@ -161,9 +161,10 @@ def test_a_run_of_one_tile_takes_the_cycles_of_the_rules():
         ({"stride": (2, 2)}, "its stride is not 1"),
         ({"dilation": (2, 2)}, "its dilation is not 1"),
         ({"weights": np.ones((2, 1, 1, 4), np.int8)}, "its kernel is 1 x 1"),
+        ({"weights": np.ones((2, 9, 9, 4), np.int8)}, "it takes its whole image at once"),
         ({"weights": np.ones((4, 3, 3, 1), np.int8), "groups": 4}, "it is grouped"),
     ],
-    ids=["stride", "dilation", "kernel", "groups"],
+    ids=["stride", "dilation", "kernel", "dense", "groups"],
 )
 def test_other_layers_run_directly_and_say_why(changes, reason):
     rng = np.random.default_rng(5)
