@@ -30,6 +30,9 @@ LANES = 256
 PARALLEL_STEPS = 5_000_000
 """Steps of a layer from which on threads are worth starting."""
 
+PARALLEL_OUTPUTS = 200_000
+"""The same for the outputs of the post-processor."""
+
 EXACT_BITS = {np.float32: 24, np.float64: 53}
 """Integers up to 2^bits, and so their sums in any order, are exact (IEEE 754-2008, table 3.5)."""
 
@@ -38,9 +41,6 @@ BLOCK_WEIGHTS = 1 << 24
 
 KEPT_WEIGHTS = 1 << 21
 """Weights of a layer whose steps are kept for the next run (8 bytes each step)."""
-
-PARALLEL_OUTPUTS = 200_000
-"""The same for the outputs of the post-processor."""
 
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 """Rounding rules in the order that the kernels number them."""
