@@ -49,6 +49,7 @@ MOST_MUTANTS = 10_000_000
 
 PROVEN = "SAT proof finished - no model found: SUCCESS!"
 PROVEN_BY_ABC = "UNSATISFIABLE"
+PROVEN_BY_PDR = "Property proved."
 PROOF_TIMEOUT_SECONDS = 150
 
 
@@ -92,6 +93,13 @@ class Subject:
         condition on ports and registers; in the proofs they may differ where it does not hold.
     matters_after : mapping of str to str
         The condition on the ports of a cycle, where another one tells what matters after it.
+    reset : str
+        Verilog condition on the ports of a first cycle. Where it is given, what other proofs leave
+        is put to one of all that legal inputs reach after such a cycle.
+    steady : tuple of str
+        Inputs that change in cycles of `reset` only; used by this proof.
+    opened : tuple of str
+        Kept modules whose gates this proof includes.
     """
 
     name: str
@@ -109,6 +117,9 @@ class Subject:
     begins: str = "1'b0"
     matters: Mapping[str, str] = field(default_factory=dict)
     matters_after: Mapping[str, str] = field(default_factory=dict)
+    reset: str = ""
+    steady: tuple[str, ...] = ()
+    opened: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +162,13 @@ class MutationReport:
 
 
 def measure(
-    subject: Subject, folder: Path, *, mutants: int = 200, cycles: int = 50_000, seed: int = 1
+    subject: Subject,
+    folder: Path,
+    *,
+    mutants: int = 200,
+    cycles: int = 50_000,
+    seed: int = 1,
+    prove: bool = True,
 ) -> MutationReport:
     """Mutate a module, run the mutants, and prove or report those that live.
 
@@ -165,6 +182,8 @@ def measure(
     cycles : int
     seed : int
         Of the choice of mutants and of the stimuli.
+    prove : bool
+        Put what lives to a solver; else it is a survivor unless nothing reads the pin.
 
     Raises
     ------
@@ -176,7 +195,8 @@ def measure(
     subject.stimuli(dut, random.Random(seed), cycles)
     first = dut.first_differences(len(netlist.mutants))
     living = [mutant for mutant in netlist.mutants if first[mutant.number] < 0]
-    survivors = tuple(m for m in living if not netlist.is_equivalent(m))
+    is_equivalent = netlist.is_equivalent if prove else netlist.is_unread
+    survivors = tuple(m for m in living if not is_equivalent(m))
     return MutationReport(
         name=subject.name,
         mutants=len(netlist.mutants),
@@ -283,9 +303,11 @@ class Netlist:
                 for name in self._kept
                 for register in subject.watched
             )
+            # Reduced, a memory is written with one enable and not with one a bit.
             script += (
-                f" proc {patterns};{shown} select {patterns}; write_verilog -noattr -selected"
-                f" {folder}/kept.v; select -clear; blackbox {patterns};"
+                f" proc {patterns}; opt_reduce {patterns};{shown} select {patterns};"
+                f" write_verilog -noattr -selected {folder}/kept.v; select -clear;"
+                f" blackbox {patterns};"
             )
         for name in dict.fromkeys((*subject.presets, *subject.watched)):
             script += f" setattr -set keep 1 */w:{name};"
@@ -405,6 +427,8 @@ class Netlist:
         of both, what they take in must be equal. Where that proves nothing, the kept modules come
         back into both, and only registers are cut.
         """
+        if self.is_unread(mutant):
+            return True
         folder = self.folder / f"proof_{mutant.number}"
         folder.mkdir(exist_ok=True)
         (folder / "mutate.ys").write_text(
@@ -416,31 +440,94 @@ class Netlist:
         if self._proven(folder, gold, gate, self.subject.matters):
             return True
         # What does not matter may be anything then; where all matters, it must not differ.
-        if self.subject.matters and self._proven(folder, gold, gate, {}):
+        named = any(_part(part)[0] in self._registers for part in self.subject.matters)
+        if named and self._proven(folder, gold, gate, {}):
+            return True
+        if self.subject.reset and self._proven_from_reset(folder, gold, gate):
             return True
         if not self._kept or not self.subject.deep_proofs:
             return False
+        whole = self._filled(folder, gold, gate, self._kept)
+        return self._proven(folder, *whole, self.subject.matters)
+
+    def _filled(
+        self, folder: Path, gold: Path, gate: Path, opened: tuple[str, ...]
+    ) -> tuple[Path, Path]:
+        """Both netlists with some kept modules put in as gates."""
         whole = self.folder / "whole.json"
         if not whole.exists():
-            self._fill(gold, whole)
-        self._fill(gate, folder / "whole.json")
-        return self._proven(folder, whole, folder / "whole.json", self.subject.matters)
+            self._fill(gold, whole, opened)
+        self._fill(gate, folder / "whole.json", opened)
+        return whole, folder / "whole.json"
 
-    def _fill(self, netlist: Path, whole: Path) -> None:
-        """Put the kept modules into a netlist that has been cut from them, as gates."""
+    def is_unread(self, mutant: Mutant) -> bool:
+        """Whether the fault is at an output pin that no gate and no port reads."""
+        module = self._plain["modules"][TOP]
+        found = re.search(r"-cell (\S+) -port (\S+) -portbit (\d+)", mutant.options)
+        if found is None:
+            return False
+        name, port = (text.removeprefix("\\") for text in found.groups()[:2])
+        cell = module["cells"][name]
+        if cell["port_directions"][port] != "output":
+            return False
+        read = {
+            bit
+            for each in module["cells"].values()
+            for pin, bits in each["connections"].items()
+            if each["port_directions"][pin] != "output"
+            for bit in bits
+        }
+        shown = {
+            bit
+            for each in module["ports"].values()
+            if each["direction"] != "input"
+            for bit in each["bits"]
+        }
+        return cell["connections"][port][int(found[3])] not in read | shown
+
+    def _fill(self, netlist: Path, whole: Path, opened: tuple[str, ...]) -> None:
+        """Put kept modules into a netlist that has been cut from them, as gates."""
         plain = whole.with_suffix(".v")
+        closed = " ".join(re.sub(r"\W", "?", name) for name in self._kept if name not in opened)
         _yosys(
             f"read_json {netlist}; delete =A:blackbox; write_verilog -noattr {plain};"
             f" design -reset; read_verilog -sv {plain} {self.kept_files[0]};"
-            f" hierarchy -check -top {TOP}; proc; flatten; memory -nomap; memory_map; techmap;"
+            f" hierarchy -check -top {TOP}; proc;"
+            + (f" blackbox {closed};" if closed else "")
+            + " flatten; memory -nomap; memory_map; techmap; opt_clean;"
             f" dfflegalize -cell $_DFF_P_ x; splitnets; write_json {whole}"
         )
+        design = json.loads(whole.read_text())
+        for cell in design["modules"][TOP]["cells"].values():  # a name that was escaped
+            cell["type"] = cell["type"].removeprefix("\\")
+        whole.write_text(json.dumps(design))
+
+    def _proven_from_reset(self, folder: Path, gold: Path, gate: Path) -> bool:
+        """Whether two netlists do the same in every cycle after one that resets them.
+
+        Both are in the same state before it, whichever it is. Kept modules are cut out, but for
+        those that are opened: as long as both take in the same they put out the same.
+        """
+        if self.subject.opened:
+            opened = tuple(
+                name for name in self._kept if set(name.split("\\")) & set(self.subject.opened)
+            )
+            gold, gate = self._filled(folder, gold, gate, opened)
+        self._write_cut(folder, gold, gate)
+        (folder / "sequence.v").write_text(self._sequence())
+        _yosys(
+            f"read_json {folder}/gold.json; read_json {folder}/gate.json;"
+            f" read_verilog -sv {folder}/sequence.v; hierarchy -top sequence; proc; flatten;"
+            " opt -full; techmap; opt; dfflegalize -cell $_DFF_P_ 0; aigmap; opt_clean;"
+            f" write_aiger -zinit {folder}/sequence.aig"
+        )
+        said = _abc(f"read_aiger {folder}/sequence.aig; strash; scorr; pdr")
+        (folder / "said_from_reset.txt").write_text(said)
+        return PROVEN_BY_PDR in said
 
     def _proven(self, folder: Path, gold: Path, gate: Path, partly: Mapping[str, str]) -> bool:
         """Whether two netlists have the same outputs and next states."""
-        for name, path in (("gold", gold), ("gate", gate)):
-            design = json.loads(path.read_text())
-            (folder / f"{name}.json").write_text(json.dumps(self._cut(design, name)))
+        self._write_cut(folder, gold, gate)
         (folder / "miter.v").write_text(self._miter(partly))
         _yosys(
             f"read_json {folder}/gold.json; read_json {folder}/gate.json;"
@@ -459,6 +546,11 @@ class Netlist:
             proven = PROVEN in said
         (folder / "said.txt").write_text(said)  # tells a state and inputs that differ, if any
         return proven
+
+    def _write_cut(self, folder: Path, gold: Path, gate: Path) -> None:
+        for name, path in (("gold", gold), ("gate", gate)):
+            design = json.loads(path.read_text())
+            (folder / f"{name}.json").write_text(json.dumps(self._cut(design, name)))
 
     def _cut(self, design: dict[str, Any], name: str) -> dict[str, Any]:
         """Turn outputs of registers and kept modules into `state`, their inputs into `next`."""
@@ -500,6 +592,7 @@ class Netlist:
         _tie(module, constants)
         # Yosys wrote a wire of several bits as one wire a bit, name[bit].
         self._registers: dict[str, dict[int, tuple[int, int]]] = {}
+        self._following = dict(place.values())
         for wire_name, wire in module["netnames"].items():
             if wire["hide_name"] or wire["bits"][0] not in place:
                 continue
@@ -516,23 +609,7 @@ class Netlist:
 
     def _miter(self, partly: Mapping[str, str]) -> str:
         """Verilog whose output tells that something differs that means something."""
-        inputs, outputs = dict(self.ports.inputs), dict(self.ports.outputs)
-        if self._state_bits:
-            inputs["state"], outputs["next"] = self._state_bits, self._next_bits
-            inputs["other"] = self._state_bits
-        lines = [f"input wire [{bits - 1}:0] {name}" for name, bits in inputs.items()]
-        lines.append("output wire differs")
-        text = f"`default_nettype none\nmodule miter({', '.join(lines)});\n"
-        clock = [".clk(1'b0)"] if self.ports.clocked else []
-        for side, prefix in (("gold", ""), ("gate", "mutant_")):
-            text += "".join(
-                f"  wire [{bits - 1}:0] {prefix}{name};\n" for name, bits in outputs.items()
-            )
-            pins = [f".{name}({name})" for name in inputs if name not in ("state", "other")]
-            if self._state_bits:
-                pins.append(f".state({prefix}state)")
-            pins += [f".{name}({prefix}{name})" for name in outputs]
-            text += f"  {side} u_{side}({', '.join(clock + pins)});\n"
+        text = self._sides("miter")
         premises, claims = [self.subject.legal], []
         if self._state_bits:
             text += self._registers_of("now", 0, partly)
@@ -540,13 +617,75 @@ class Netlist:
             # `other` is what the mutant holds where a register does not matter.
             text += f"  wire [{self._state_bits - 1}:0] mutant_state = now.matters & state |"
             text += " ~now.matters & other;\n"
+            claims.append("((next ^ mutant_next) & after.matters_next) == 0")
         meaning = ""
         if self.subject.invariant:
             meaning = "!now.holds || "
             premises.append(f"({self.subject.begins}) || now.holds")
             claims.append("after.holds")
-        for name in outputs:
-            either = meaning if name != "next" else ""
+        claims += [f"{meaning}{claim}" for claim in self._same_outputs()]
+        given, same = (" && ".join(f"({each})" for each in part) for part in (premises, claims))
+        return text + f"  assign differs = {given} && !({same});\nendmodule\n"
+
+    def _sequence(self) -> str:
+        """Verilog of both netlists with their registers; the output tells that they differ."""
+        subject, following = self.subject, self._following
+        state_bits, next_bits = range(self._state_bits - 1, -1, -1), range(self._next_bits)
+        held = "".join("01"[bit in following] for bit in state_bits)
+        taken_in = "".join("10"[bit in following.values()] for bit in reversed(next_bits))
+        text = self._sides("sequence", state=False)
+        text += "  reg started = 0, broken = 0;\n"
+        text += f"  wire [{self._state_bits - 1}:0] held = {self._state_bits}'b{held};\n"
+        for prefix in ("", "mutant_"):
+            after = [
+                f"{prefix}next[{following[bit]}]" if bit in following else "1'b0"
+                for bit in state_bits
+            ]
+            text += f"  reg [{self._state_bits - 1}:0] {prefix}registers_q = 0;\n"
+            text += f"  assign {prefix}state = started ? held & {prefix}registers_q |"
+            text += " ~held & other : other;\n"
+            text += f"  always @(posedge clk) {prefix}registers_q <= {{{', '.join(after)}}};\n"
+        premises = [subject.legal, f"started || ({subject.reset})"]
+        for name in subject.steady:
+            text += f"  reg [{self.ports.inputs[name] - 1}:0] past_{name} = 0;\n"
+            text += f"  always @(posedge clk) past_{name} <= {name};\n"
+            premises.append(f"({subject.reset}) || {name} == past_{name}")
+        claims = [
+            *self._same_outputs(),
+            f"((next ^ mutant_next) & {self._next_bits}'b{taken_in}) == 0",
+        ]
+        given, same = (" && ".join(f"({each})" for each in part) for part in (premises, claims))
+        text += f"  wire given = {given};\n  always @(posedge clk) started <= 1;\n"
+        text += "  always @(posedge clk) broken <= broken || !given;\n"
+        return text + f"  assign differs = !broken && given && !({same});\nendmodule\n"
+
+    def _sides(self, name: str, *, state: bool = True) -> str:
+        """Begin a module that holds both netlists; `state` of the first may be an input."""
+        inputs, outputs = dict(self.ports.inputs), dict(self.ports.outputs)
+        ports = ["output wire differs"]
+        if self._state_bits:
+            outputs["next"] = self._next_bits
+            inputs |= {"other": self._state_bits} | ({"state": self._state_bits} if state else {})
+        ports += [f"input wire [{bits - 1}:0] {port}" for port, bits in inputs.items()]
+        text = f"`default_nettype none\nmodule {name}({', '.join(ports)}"
+        text += ");\n" if state else ", input wire clk);\n"
+        clock = [".clk(1'b0)"] if self.ports.clocked else []
+        for side, prefix in (("gold", ""), ("gate", "mutant_")):
+            text += "".join(
+                f"  wire [{bits - 1}:0] {prefix}{port};\n" for port, bits in outputs.items()
+            )
+            pins = [f".{port}({port})" for port in inputs if port not in ("state", "other")]
+            if self._state_bits:
+                pins.append(f".state({prefix}state)")
+                text += "" if state else f"  wire [{self._state_bits - 1}:0] {prefix}state;\n"
+            pins += [f".{port}({prefix}{port})" for port in outputs]
+            text += f"  {side} u_{side}({', '.join(clock + pins)});\n"
+        return text
+
+    def _same_outputs(self) -> list[str]:
+        """Verilog conditions that outputs are the same where they mean something."""
+        claims = []
+        for name in self.ports.outputs:
             gate = self.subject.gates.get(name, "")
             same = f"{name} == mutant_{name}"
             if gate.endswith("[]"):
@@ -557,12 +696,9 @@ class Netlist:
                 )
                 same = f"(({name} ^ mutant_{name}) & {{{means}}}) == 0"
             elif gate:
-                either += f"!(|{{{gate.replace('|', ', ')}}}) || "
-            if name == "next":
-                same = "((next ^ mutant_next) & after.matters_next) == 0"
-            claims.append(f"{either}{same}")
-        given, same = (" && ".join(f"({each})" for each in part) for part in (premises, claims))
-        return text + f"  assign differs = {given} && !({same});\nendmodule\n"
+                same = f"!(|{{{gate.replace('|', ', ')}}}) || {same}"
+            claims.append(same)
+        return claims
 
     def _registers_of(self, block: str, side: int, partly: Mapping[str, str]) -> str:
         """Verilog block with the registers by name, before or after the cycle, and `holds`."""
@@ -578,7 +714,8 @@ class Netlist:
         for part, condition in partly.items():
             name, high, low = _part(part)
             following = self.subject.matters_after.get(part, condition)
-            for bit, (in_state, in_next) in self._registers[name].items():
+            # Those of kept modules are there only where these are looked at.
+            for bit, (in_state, in_next) in self._registers.get(name, {}).items():
                 if low <= bit <= high:
                     matters[in_state] = f"({condition})"
                     matters_next[in_next] = f"({following})"
@@ -728,6 +865,8 @@ def compile_library(
         Verilator or g++ is missing or failed.
     """
     command = [find_tool("verilator"), "--cc", "-O3", "-Wno-fatal", "-Wno-lint", "-Wno-style"]
+    # Verilator 5.006 computes wrong values of gates with it (its issue 4059).
+    command.append("-fno-const-bit-op-tree")
     command += ["--top-module", top, "--prefix", "Vmutants", "--Mdir", str(folder)]
     command += [f"-G{name}={value}" for name, value in (parameters or {}).items()]
     _call([*command, *map(str, files)])

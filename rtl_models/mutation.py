@@ -18,6 +18,7 @@ from rtl_models.subjects import SUBJECTS
 @click.option("--mutants", default=200, show_default=True, help="Most mutants of a module.")
 @click.option("--cycles", default=50_000, show_default=True, help="Longest run of a mutant.")
 @click.option("--seed", default=1, show_default=True, help="Of the mutants and of the stimuli.")
+@click.option("--prove/--no-prove", default=True, help="Whether solvers look at what lives.")
 @click.option("--record", is_flag=True, help="Keep the figures for the table of the ladder.")
 @click.option("--workdir", type=click.Path(path_type=Path), help="Keep netlists and proofs here.")
 def main(
@@ -25,6 +26,7 @@ def main(
     mutants: int,
     cycles: int,
     seed: int,
+    prove: bool,
     record: bool,
     workdir: Path | None,
 ) -> None:
@@ -40,7 +42,9 @@ def main(
             folder = (workdir or Path(scratch)) / name.replace(" ", "_")
             begun = digest(known[name].module)
             try:
-                report = measure(known[name], folder, mutants=mutants, cycles=cycles, seed=seed)
+                report = measure(
+                    known[name], folder, mutants=mutants, cycles=cycles, seed=seed, prove=prove
+                )
             except NapierError as error:
                 raise click.ClickException(str(error)) from error
             click.echo(

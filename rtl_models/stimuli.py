@@ -153,7 +153,15 @@ def drive_requantizer(dut: Dut, rng: Random, cycles: int) -> None:
 
 
 def _requantizer_inputs(dut: Dut, rng: Random, rounding: int) -> dict[str, int]:
-    bits = dut.ports.inputs["in_acc"]
+    return scaled_group(rng, rounding, dut.ports.inputs["in_acc"])
+
+
+def scaled_group(rng: Random, rounding: int, bits: int) -> dict[str, int]:
+    """Draw a result beside a tie, one near the codes, or the one product that saturates."""
+    if rng.random() < 0.01:
+        least = -(1 << 31)
+        shift = rng.choice([0, SHIFTS[rounding][0]])
+        return {"in_acc": least, "in_bias": 0, "in_multiplier": least, "in_shift": shift}
     return (near_tie if rng.random() < 0.5 else requantizer_group)(rng, rounding, bits)
 
 
@@ -692,7 +700,22 @@ SUBJECTS = (
         drive_window,
         legal="!release_word || n != 0",
     ),
-    Subject("requantizer", "requantizer", {}, drive_requantizer, gates={"out_code": "out_valid"}),
+    Subject(
+        "requantizer",
+        "requantizer",
+        {},
+        drive_requantizer,
+        gates={"out_code": "out_valid"},
+        legal="cfg_rounding <= 3'd4 && (cfg_rounding != 0 || !in_valid || !in_shift[7]"
+        " || in_shift >= 8'd225)",
+        # In `double` shifts go down to -31; 2^62, (-2^31) (-2^31), is the largest product.
+        invariant="(!valid_q || cfg_rounding != 0 || \\u_rescaler.amount_q <= 31)"
+        " && (!valid_q2 || (cfg_rounding != 0 || \\u_rescaler.amount_q2 <= 31)"
+        " && !(\\u_rescaler.g_lane[0].product_q2 [63:62] == 2'd1"
+        " && |\\u_rescaler.g_lane[0].product_q2 [61:0]))",
+        begins="rst",
+        matters={"out_code": "\\out_valid "},
+    ),
     Subject(
         "napier_array",
         "napier_array",

@@ -387,6 +387,26 @@ def changed(rng: Random, data: bytes, program: int) -> bytes:
     return bytes(result)
 
 
+# Numbers, offsets and places of a descriptor: a program with others still ends, with other codes.
+_VALUES = (8, 9, *range(14, 33), 38, 41, 49, 52, 55, *range(64, 64 + ROWS))
+
+
+def other_values(rng: Random, data: bytes, program: int) -> bytes:
+    """Put random values in the place of some of those in all descriptors of a program."""
+    result, place, last = bytearray(data), program, False
+    rate = rng.choice([0.1, 0.3, 1.0])
+    while not last:
+        last = bool(data[place + 8] & 8)  # program_end
+        words = legal_words(rng, _FIELDS)
+        for n in _VALUES:
+            if rng.random() < rate:
+                result[place + 4 * n : place + 4 * n + 4] = (words[n] & 0xFFFFFFFF).to_bytes(
+                    4, "little"
+                )
+        place += DESCRIPTOR_BYTES
+    return bytes(result)
+
+
 def drive_top(dut: Dut, rng: Random, cycles: int) -> None:
     """Run random networks from a host; memories pause, some programs are wrong, cut off or fail."""
     data_bits = dut.ports.inputs["m_axi_rdata"]
@@ -404,7 +424,10 @@ def drive_top(dut: Dut, rng: Random, cycles: int) -> None:
     while dut.cycles < cycles:
         base = rng.getrandbits(28) << 12
         program, data = compiled.plan.programs[0].descriptor_offset, memory.data.tobytes()
-        right = rng.random() < 0.4
+        kind = rng.random()
+        right = kind < 0.7
+        if 0.2 < kind < 0.7:
+            data = other_values(rng, data, program)
         bus = Bus(
             rng,
             data if right else changed(rng, data, program),
@@ -416,7 +439,7 @@ def drive_top(dut: Dut, rng: Random, cycles: int) -> None:
         queue += [(offset, value, 15) for offset, value in writes]
         patience = rng.choice([3000 if right else 1000] * 3 + [rng.randrange(2000)])
         by_reset, begun, ended, age = rng.getrandbits(1), False, 0, 0
-        while ended < 60 and age < patience + (0 if by_reset else 1000):
+        while ended < 150 and age < patience + (0 if by_reset else 1000):
             if age == patience:
                 queue.append((CONTROL, ABORT, 15))
             dut.cycle(rst=0, **bus.inputs(data_bits), **host.inputs())
@@ -428,7 +451,7 @@ def drive_top(dut: Dut, rng: Random, cycles: int) -> None:
             ended += ended > 0 or (begun and bool(dut["irq"]))
             age += 1
         queue.clear()
-        if ended < 60:
+        if ended < 150:
             dut.cycle(rst=1)
             host.reset()
         if rng.random() < 0.4:
@@ -470,6 +493,7 @@ SUBJECTS = (
         deep_proofs=False,
         presets=("compute_q", "fill_q", "stall_feed_q", "drain_q", "events_q", "outputs_q"),
         matters={"ended_q": "busy"},
+        reset="rst",
     ),
     Subject(
         "napier_top",

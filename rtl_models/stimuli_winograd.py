@@ -139,6 +139,15 @@ _PATCH_INSIDE = " && ".join(
     )
 )
 
+# All that F(4,3) alone adds to an output is a multiple of a power of two: of 1, 2, 4 and 4 in each
+# row, and column, of A^T. Zeros of the binary numbers; what stands there never carries.
+_ZEROS = {
+    4 * i + j: low
+    for i in range(4)
+    for j in range(4)
+    if (low := (0, 1, 2, 2)[i] + (0, 1, 2, 2)[j]) and max(i, j) > 1
+}
+
 SUBJECTS = (
     Subject(
         "chunk_counter",
@@ -169,6 +178,9 @@ SUBJECTS = (
         gates={"out_data": "out_valid"},
         kept=("winograd_1d", "bank_memory"),
         deep_proofs=False,
+        reset="rst || flush",
+        steady=("form4",),
+        opened=("winograd_1d",),
         invariant=_PATCH_INSIDE,
         # Word w of a column is still to go out in row r where w + r is a tap.
         matters={
@@ -192,7 +204,11 @@ SUBJECTS = (
         drive_output(3),
         legal="in_tap_row < 6 && in_tap_column < 6 && (cfg_form4 || out_phase < 4)",
         kept=("winograd_scale", "bank_memory"),
-        deep_proofs=False,
+        matters={
+            f"u_sums.{word}[{16 * x + low - 1}:{16 * x}]": "1'b0"
+            for word in ("word_q", "memory[0]", "memory[1]", "memory[2]")
+            for x, low in _ZEROS.items()
+        },
     ),
     Subject("winograd_scale F2", "winograd_scale", {"FORMS": 1, "W": 16}, drive_combinational),
     Subject("winograd_scale", "winograd_scale", {"FORMS": 3, "W": 16}, drive_combinational),
