@@ -489,7 +489,7 @@ def fill_planes(
     ----------
     x : (N, H, W, in_channels), any integer type
     zero_point, top, left : int
-    planes : (N, in_channels, rows, columns), any integer type
+    planes : (N, in_channels, rows, columns), any number type
         Zeros; x[n, y, x, c] is written to planes[n, c, y + top, x + left], if it is there.
     """
     images, height, width, channels = x.shape
@@ -1165,6 +1165,55 @@ def rescale_all(
         for i in range(values.size):
             scaled[i] = rescale(values[i], multiplier, shift, rule)
     return scaled
+
+
+@jit
+def _add_all(
+    first: NDArray[np.int8],
+    second: NDArray[np.int8],
+    scales: NDArray[np.int64],
+    rules: tuple[int, int, int],
+    limits: NDArray[np.int64],
+    codes: NDArray[np.int8],
+) -> None:
+    """Run `add`; `rules` are the rounding rules of the inputs and the output."""
+    one, two, result = scales[0], scales[1], scales[2]
+    left_shift, zero_point, low, high = limits[0], limits[1], limits[2], limits[3]
+    for i in range(codes.size):
+        a = rescale((int(first[i]) - one[0]) << left_shift, one[1], one[2], rules[0])
+        b = rescale((int(second[i]) - two[0]) << left_shift, two[1], two[2], rules[1])
+        code = rescale(a + b, result[1], result[2], rules[2]) + zero_point
+        codes[i] = min(max(code, low), high)
+
+
+@jit
+def add(
+    first: NDArray[np.int8],
+    second: NDArray[np.int8],
+    scales: NDArray[np.int64],
+    limits: NDArray[np.int64],
+    codes: NDArray[np.int8],
+) -> None:
+    """Add codes of two scales.
+
+    The usual rule has a loop compiled for it alone.
+
+    Parameters
+    ----------
+    first, second : (n,), any integer type
+    scales : (3, 4) int64
+        Of both inputs and the sum: zero point, multiplier, shift, number of the rounding rule (see
+        `rescale`). The zero point of the sum is not used.
+    limits : (4,) int64
+        Bits that the inputs are shifted left by, output zero point, least and greatest code.
+    codes : (n,), any integer type
+        Written.
+    """
+    if not scales[:, 3].any():
+        _add_all(first, second, scales, (0, 0, 0), limits, codes)
+    else:
+        rules = scales[0, 3], scales[1, 3], scales[2, 3]
+        _add_all(first, second, scales, rules, limits, codes)
 
 
 @jit

@@ -441,7 +441,8 @@ def _layer_result(
 
 def _with_record(layer: LayerResult, record: OverflowRecord | None) -> LayerResult:
     """Copy a result, so that what its owner writes does not come back with the next run."""
-    timing = replace(layer.timing, cycles_by_cause=dict(layer.timing.cycles_by_cause))
+    kept = layer.timing
+    timing = LayerTiming(kept.cycles, dict(kept.cycles_by_cause), kept.events)
     return replace(layer, timing=timing, overflow=record)
 
 

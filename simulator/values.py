@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,16 +163,19 @@ class ArrayLayer:
 
     def _jobs(self, x: Array) -> Iterator[_Job]:
         """Prepare the jobs: one for each block of output channels."""
-        shape = self.shape
+        shape, zero_point = self.shape, self.layer.input_zero_point
         images, size, reach = x, (shape.out_height, shape.out_width), shape.reach
         if self.layer.weights.ndim == 2:  # one row of vectors, whatever the samples
             images = x.reshape(1, 1, -1, shape.in_channels)
             size = reach = 1, images.shape[2]
-        top, left = shape.pad_top, shape.pad_left
-        planes, largest = _planes(images, self.layer.input_zero_point, top, left, reach)
+        image = _Image(
+            np.ascontiguousarray(images), zero_point, shape.pad_top, shape.pad_left, reach
+        )
         window = np.array([*size, *shape.kernel, *shape.stride, *shape.dilation], dtype=np.int64)
+        pixels = len(images) * size[0] * size[1]
         for steps in self._steps():
-            yield _job(steps, planes, largest, window, shape.groups)
+            largest = _largest_operand(x, zero_point, steps.norm)
+            yield _job(steps, image, pixels, largest, window, shape.groups)
 
 
 @dataclass(frozen=True)
@@ -305,6 +308,31 @@ class _Steps:
     norm: int
 
 
+class _Image(NamedTuple):
+    """Activations that a layer reads, and where they lie: see `kernels.fill_planes`.
+
+    Parameters
+    ----------
+    x : (N, H, W, in_channels) array
+        C-contiguous.
+    zero_point, top, left : int
+    reach : (int, int)
+        Rows and columns that the taps reach.
+    """
+
+    x: Array
+    zero_point: int
+    top: int
+    left: int
+    reach: tuple[int, int]
+
+    def planes(self, kind: type[np.number[Any]]) -> Array:
+        """Operands by channel, as numbers of this type."""
+        planes = np.zeros((len(self.x), self.x.shape[3], *self.reach), kind)
+        kernels.fill_planes(self.x, self.zero_point, self.top, self.left, planes)
+        return planes
+
+
 @dataclass(frozen=True)
 class _Job:
     """What the kernels need to accumulate some output channels of a layer.
@@ -319,7 +347,8 @@ class _Job:
     largest : int
         Magnitude that no operand exceeds.
     tasks, threads : int
-    planes, window : array
+    image : _Image
+    window : array
     groups : int
         See `kernels.accumulate`.
     """
@@ -330,7 +359,7 @@ class _Job:
     largest: int
     tasks: int
     threads: int
-    planes: Array
+    image: _Image
     window: NDArray[np.int64]
     groups: int
 
@@ -352,22 +381,27 @@ class _Job:
 
     def arguments(self, lane: type[np.number[Any]]) -> tuple[object, ...]:
         """First arguments of the kernels, from `planes` to `starts`, for lanes of this type."""
-        planes = self.planes.astype(lane) if lane is np.float32 else self.planes
+        narrow = np.int16 if self.largest < 1 << 15 else np.int32
+        planes = self.image.planes(lane if lane is np.float32 else narrow)
         factors = self.steps.factors.astype(lane, copy=False)
         return planes, self.window, self.groups, self.steps.rows, factors, self.steps.starts
 
 
 def _job(
-    steps: _Steps, planes: Array, largest: int, window: NDArray[np.int64], groups: int
+    steps: _Steps,
+    image: _Image,
+    pixels: int,
+    largest: int,
+    window: NDArray[np.int64],
+    groups: int,
 ) -> _Job:
     """Prepare the output channels that these steps make."""
-    pixels = int(planes.shape[0] * window[0] * window[1])
     lanes = min(LANES, ceil(pixels / 16) * 16)
     tiles = ceil(pixels / lanes)
     threads = THREADS if steps.rows.size * pixels > PARALLEL_STEPS else 1
     parts = ceil(TASKS_PER_THREAD * threads / tiles) if threads > 1 else 1
     size = tiles, steps.starts.size - 1, lanes
-    return _Job(steps, pixels, size, largest, tiles * parts, threads, planes, window, groups)
+    return _Job(steps, pixels, size, largest, tiles * parts, threads, image, window, groups)
 
 
 def _accumulate_channels(job: _Job, rules: NDArray[np.int64]) -> _Accumulated:
@@ -407,18 +441,16 @@ def _count_channels(job: _Job, rules: NDArray[np.int64]) -> tuple[int, Array, ND
     return job.pixels, value, tallies
 
 
-def _planes(
-    x: Array, zero_point: int, top: int, left: int, reach: tuple[int, int]
-) -> tuple[Array, int]:
-    """Operands by channel as `kernels.fill_planes` lays them out, and their largest magnitude.
+def _largest_operand(x: Array, zero_point: int, norm: int) -> int:
+    """Magnitude that no operand exceeds: of any code, or of those of `x` where that is too large.
 
-    The planes are as large as the taps reach; their codes are int16 where they fit.
+    Too large for floats to hold all sums: only then is it worth looking at every code.
     """
-    low, high = int(x.min()) - zero_point, int(x.max()) - zero_point
-    largest = max(-low, high, 0)
-    planes = np.zeros((len(x), x.shape[3], *reach), np.int16 if largest < 1 << 15 else np.int32)
-    kernels.fill_planes(np.ascontiguousarray(x), zero_point, top, left, planes)
-    return planes, largest
+    codes = np.iinfo(x.dtype)
+    largest = max(zero_point - int(codes.min), int(codes.max) - zero_point)
+    if largest * norm <= 1 << EXACT_BITS[np.float32]:
+        return largest
+    return max(zero_point - int(x.min()), int(x.max()) - zero_point, 0)
 
 
 def accumulator_rules(hardware: Hardware) -> NDArray[np.int64]:

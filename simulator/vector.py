@@ -144,14 +144,17 @@ def _mean(layer: Mean, inputs: Inputs, output: Tensor) -> Array:
 
 
 def _add(layer: Add, inputs: Inputs, output: Tensor) -> Array:
-    first, second = (
-        _rescale(_centred(x, zero_point) * (1 << layer.left_shift), rule)
-        for x, zero_point, rule in zip(
-            inputs, layer.input_zero_points, layer.input_requantizations, strict=True
-        )
-    )
-    codes = _rescale(first + second, layer.output_requantization) + layer.output_zero_point
-    return _clamp(codes, layer.activation_min, layer.activation_max, output)
+    first, second = np.broadcast_arrays(*inputs)
+    rules = (*layer.input_requantizations, layer.output_requantization)
+    scales = [
+        [zero_point, int(rule.multiplier[0]), int(rule.shift[0]), rounding_index(rule)]
+        for zero_point, rule in zip((*layer.input_zero_points, 0), rules, strict=True)
+    ]
+    low, high = layer.activation_min, layer.activation_max
+    limits = np.array([layer.left_shift, layer.output_zero_point, low, high])
+    codes = np.empty(first.shape, DTYPES[output.dtype])
+    kernels.add(first.ravel(), second.ravel(), np.array(scales), limits, codes.ravel())
+    return codes
 
 
 def _mul(layer: Mul, inputs: Inputs, output: Tensor) -> Array:
