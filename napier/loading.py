@@ -171,11 +171,11 @@ def _fit(array: Array, tensor: Tensor, path: str) -> Array:
     if array.shape[1:] != sample_shape or array.ndim != len(tensor.shape) or len(array) == 0:
         wanted = ", ".join(["N", *map(str, sample_shape)])
         channels_first = array.ndim == 4 and array.shape[2:] + array.shape[1:2] == sample_shape
-        way_out = (
-            "bring channels last, x.transpose(0, 2, 3, 1)"
-            if channels_first
-            else "reshape the array"
-        )
+        way_out = "reshape the array"
+        if channels_first:
+            way_out = "bring channels last, x.transpose(0, 2, 3, 1)"
+        elif array.shape[:1] == (0,):
+            way_out = "give at least one sample"
         raise InputError(
             f"{path} has shape {array.shape} but input {tensor.name} takes ({wanted}); {way_out}"
         )
@@ -184,8 +184,12 @@ def _fit(array: Array, tensor: Tensor, path: str) -> Array:
         return array
     if tensor.dtype == "float32":
         if array.dtype.kind not in "fiu":
-            raise InputError(f"{path} holds {array.dtype} but input {tensor.name} takes float32")
-        return array.astype(np.float32)
+            raise InputError(
+                f"{path} holds {array.dtype} but input {tensor.name} takes float32; convert it with"
+                " x.astype(numpy.float32)"
+            )
+        with np.errstate(over="ignore"):  # to infinity, which is refused where it is read
+            return array.astype(np.float32)
     if array.dtype.kind not in "iu":
         raise InputError(
             f"{path} holds {array.dtype} but input {tensor.name} takes {tensor.dtype} codes; "

@@ -328,7 +328,7 @@ def test_what_is_not_known_is_said_in_one_sentence(
 def test_a_damaged_file_is_said_to_be_one(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not a model at all")
-    with pytest.raises(ModelError, match=r"model\.onnx: must be a valid ONNX model"):
+    with pytest.raises(ModelError, match=r"must be a valid ONNX model.*; export the network again"):
         load_onnx(path)
     with pytest.raises(ModelError, match="no such file"):
         load_onnx(tmp_path / "other.onnx")

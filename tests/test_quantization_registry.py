@@ -10,7 +10,7 @@ import pytest
 
 import golden.quantization.methods as shipped
 from golden.errors import InputError
-from golden.quantization.method import WeightTask
+from golden.quantization.method import Method, WeightCodes, WeightTask, quantized_weights
 from golden.quantization.registry import methods, needs_moments, parse_method
 
 DOCS = Path(__file__).parents[1] / "docs" / "quantizers.md"
@@ -75,6 +75,45 @@ def test_files_that_hold_no_method_are_refused(tmp_path):
     broken.write_text("import nothing_of_this_name\n")
     with pytest.raises(InputError, match="fails with ModuleNotFoundError"):
         parse_method(str(broken))
+
+
+CODES = np.zeros((4, 40), np.int64)
+SCALES = np.ones(4)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "must give WeightCodes, not NoneType"),
+        (WeightCodes(CODES[:2], SCALES, 8, 0), r"shape \(4, 40\), not int64 of \(2, 40\)"),
+        (WeightCodes(CODES + 0.5, SCALES, 8, 0), r"must give integer codes .* not float64"),
+        (WeightCodes(CODES, SCALES[:2], 8, 0), "must give 4 positive finite scales"),
+        (WeightCodes(CODES, 0 * SCALES, 8, 0), "must give 4 positive finite scales"),
+        (WeightCodes(CODES, SCALES * np.nan, 8, 0), "must give 4 positive finite scales"),
+        (WeightCodes(CODES, SCALES, 9, 0), "must give codes of 1 to 8 bits, not 9"),
+        (WeightCodes(CODES + 256, SCALES, 8, 0), "must give codes of 8 bits, not 256 to 256"),
+        (WeightCodes(CODES - 129, SCALES, 8, 0), "must give codes of 8 bits, not -129 to -129"),
+    ],
+)
+def test_a_method_that_breaks_its_promise_is_told_so(given, message):
+    """A code of 9 bits would wrap in the file, and the network be another one."""
+    method = Method("mine", lambda task, options: given, "", "")
+    with pytest.raises(InputError, match=f"method mine .*{message}"):
+        quantized_weights(method, WeightTask(CODES + 1.0, 8), {})
+
+
+def test_a_method_that_fails_is_named_with_the_line(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from golden.quantization.method import Method\n"
+        "def quantize(task, options):\n"
+        "    return task.weight\n"
+        "METHOD = Method('mine', quantize, '', '')\n"
+    )
+    method, options = parse_method(str(path))
+    message = r"method mine fails with AttributeError: .* \(mine\.py, line 3\); mend it"
+    with pytest.raises(InputError, match=message):
+        quantized_weights(method, WeightTask(CODES + 1.0, 8), options)
 
 
 @pytest.mark.parametrize(

@@ -276,5 +276,11 @@ def test_samples_of_a_float_network_are_its_own_values(work: Path) -> None:
     np.save("first.npy", np.zeros((2, 3, 32, 32), np.uint8))
     with pytest.raises(InputError, match=r"bring channels last, x.transpose\(0, 2, 3, 1\)"):
         load_reals(source, ("first.npy",))
+    np.save("none.npy", np.zeros((0, 32, 32, 3), np.uint8))
+    with pytest.raises(InputError, match="give at least one sample"):
+        load_reals(source, ("none.npy",))
+    np.save("complex.npy", np.zeros((2, 32, 32, 3), np.complex64))
+    with pytest.raises(InputError, match=r"takes float32; convert it with x\.astype"):
+        load_reals(source, ("complex.npy",))
     np.save("last.npy", np.full((2, 32, 32, 3), 200, np.uint8))
     assert float(load_reals(source, ("last.npy",)).arrays[0].max()) == 200.0

@@ -171,6 +171,18 @@ def test_weights_with_a_zero_point_are_unsigned() -> None:
     assert layer.weight_zero_point == 85
 
 
+def test_weights_that_are_all_negative_have_a_zero_point_of_255() -> None:
+    """All codes are below 128, and still not int8, whose zero point is 0."""
+    network = one_layer(dense([[-4.0, -2.1]], [0.0]), (1, 2), (1, 1))
+    found = quantize_network(
+        network, with_method("uniform:per=tensor,scheme=asymmetric"), images(4, 2)
+    )
+    (layer,) = found.network.layers
+    assert isinstance(layer, WeightedLayer)
+    assert (layer.weights.dtype, layer.weight_zero_point) == (np.uint8, 255)
+    assert layer.weights.tolist() == [[0, 121]]  # 255 - rint(2.1 * 255 / 4 = 133.875)
+
+
 def test_a_bias_too_large_for_its_scale_takes_its_scale_from_the_bias() -> None:
     network = one_layer(dense([[1e-9, 5e-10], [1.0, 1.0]], [4.0, 0.0]), (1, 2), (1, 2))
     parameters = {i: QuantizationParameters(0.5, 0, -127, 127) for i in (0, 1)}

@@ -141,7 +141,10 @@ def load_onnx(path: str | Path) -> FloatNetwork:
             raise
         except Exception as error:  # protobuf and the checker raise classes of their own
             sentence = str(error).strip().splitlines()[0] if str(error).strip() else "damaged"
-            raise ModelError(f"must be a valid ONNX model, but is not ({sentence})") from None
+            raise ModelError(
+                f"must be a valid ONNX model, but is not ({sentence.rstrip('.')}); export the"
+                " network again"
+            ) from None
         return _Importer(onnx, model, file.stem, file.name).network()
 
 

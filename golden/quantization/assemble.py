@@ -208,7 +208,7 @@ def _weighted(assembly: _Assembly, layer: FloatWeighted) -> dict[str, Any]:
     bias = np.asarray(assembly.biases.get(layer.name, layer.bias), np.float64)
     codes = assembly.weights[layer.name]
     stored, scales = _with_room_for_bias(codes, bias, source.scale, output.scale)
-    signed = int(stored.max()) < 1 << (codes.bits - 1)
+    signed = codes.zero_point == 0 and int(stored.max()) < 1 << (codes.bits - 1)
     return {
         **assembly.wired(layer),
         **assembly.zero_points(layer),

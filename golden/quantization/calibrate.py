@@ -61,7 +61,14 @@ from golden.quantization.assemble import (
     tied_tensors,
 )
 from golden.quantization.clipping import PERCENTILE, RangeRule
-from golden.quantization.method import Method, Moments, Options, WeightCodes, WeightTask
+from golden.quantization.method import (
+    Method,
+    Moments,
+    Options,
+    WeightCodes,
+    WeightTask,
+    quantized_weights,
+)
 from golden.quantization.registry import needs_moments, parse_method
 from golden.quantization.search import SearchRanges, search_scale
 
@@ -401,7 +408,7 @@ class _Calibration:
             layer.weights.reshape(shape[0], -1).astype(np.float64), chosen.bits, moments, kernel
         )
         try:
-            return chosen.method.quantize(task, chosen.options)
+            return quantized_weights(chosen.method, task, chosen.options)
         except InputError as error:
             raise InputError(f"layer {layer.name!r}: {error}") from None
 

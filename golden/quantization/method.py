@@ -8,11 +8,15 @@ integer multiples of the channel's scale, so that the codes carry them.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from golden.errors import InputError, NapierError
 
 Float64Array = NDArray[np.float64]
 Int64Array = NDArray[np.int64]
@@ -126,3 +130,46 @@ class Method:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     needs_data: bool = False
     trained: bool = False
+
+
+def quantized_weights(method: Method, task: WeightTask, options: Options) -> WeightCodes:
+    """Codes of a layer by a method, which may be the user's own: checked to be what it promises.
+
+    Raises
+    ------
+    InputError
+        The method refuses the task, fails, or gives something else than `WeightCodes` describes.
+    """
+    try:
+        found = method.quantize(task, options)
+    except NapierError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise InputError(
+            f"method {method.name} fails with {type(error).__name__}: {error}"
+            f" ({Path(place.filename).name}, line {place.lineno}); mend it"
+        ) from error
+    broken = _broken_promise(found, task)
+    if broken:
+        raise InputError(f"method {method.name} must give {broken}; see docs/quantizers.md")
+    return found
+
+
+def _broken_promise(found: WeightCodes, task: WeightTask) -> str:
+    """What a method must give and what it gave instead; empty if all is well."""
+    if not isinstance(found, WeightCodes):
+        return f"WeightCodes, not {type(found).__name__}"
+    codes, scales = np.asarray(found.codes), np.asarray(found.scales)
+    if codes.shape != task.weights.shape or codes.dtype.kind not in "iu":
+        return f"integer codes of shape {task.weights.shape}, not {codes.dtype} of {codes.shape}"
+    if scales.shape != codes.shape[:1] or not (np.isfinite(scales) & (scales > 0)).all():
+        return f"{len(codes)} positive finite scales, one for each output channel"
+    if not 1 <= found.bits <= task.bits:
+        return f"codes of 1 to {task.bits} bits, not {found.bits}"
+    unsigned = bool(codes.min() >= 0)
+    low = 0 if unsigned else -(1 << (found.bits - 1))
+    high = (1 << found.bits if unsigned else 1 << (found.bits - 1)) - 1
+    if codes.min() < low or codes.max() > high:
+        return f"codes of {found.bits} bits, not {codes.min()} to {codes.max()}"
+    return ""
