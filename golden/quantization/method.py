@@ -157,7 +157,7 @@ def quantized_weights(method: Method, task: WeightTask, options: Options) -> Wei
 
 
 def _broken_promise(found: WeightCodes, task: WeightTask) -> str:
-    """What a method must give and what it gave instead; empty if all is well."""
+    """Say what a method must give and what it gave instead; empty if all is well."""
     if not isinstance(found, WeightCodes):
         return f"WeightCodes, not {type(found).__name__}"
     codes, scales = np.asarray(found.codes), np.asarray(found.scales)
