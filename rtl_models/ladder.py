@@ -314,6 +314,12 @@ _REASONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("L4", DECODERS, "no registers"),
     ("L6", DECODERS, "not in the accelerator"),
     ("L5", (*_PE_MODULES, *_NO_STREAMS), "has no valid and ready"),
+    (
+        "L7",
+        tuple(modules()),
+        "the mutation score takes its place: mutants are drawn from all gates, and a gate that"
+        " nothing exercises or looks at leaves them alive; open where L8 is",
+    ),
     ("L10", COMBINATIONAL, "combinational: nothing to reset"),
 )
 WAIVED = {(rung, module): reason for rung, names, reason in _REASONS for module in names}
@@ -446,9 +452,12 @@ def table() -> list[Cell]:
     cells = []
     for module in modules():
         now = digest(module)
+        mutation = _mutation_cell(module, now, results["mutation"].get(module, {}))
         for rung in RUNGS:
             if rung == "L8":
-                cells.append(_mutation_cell(module, now, results["mutation"].get(module, {})))
+                cells.append(mutation)
+            elif rung == "L7" and mutation.state != DONE:
+                cells.append(Cell(rung, module, OPEN, reason="L8 takes its place and is not done"))
             else:
                 named = tests.get((rung, module), ())
                 cells.append(_cell(rung, module, now, named, results["tests"]))
