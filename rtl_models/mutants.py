@@ -98,6 +98,8 @@ class Subject:
         is put to one of all that legal inputs reach after such a cycle.
     steady : tuple of str
         Inputs that change in cycles of `reset` only; used by this proof.
+    contract : str
+        Verilog condition on ports and registers that this proof may rely on.
     opened : tuple of str
         Kept modules whose gates this proof includes.
     """
@@ -119,6 +121,7 @@ class Subject:
     matters_after: Mapping[str, str] = field(default_factory=dict)
     reset: str = ""
     steady: tuple[str, ...] = ()
+    contract: str = "1'b1"
     opened: tuple[str, ...] = ()
 
 
@@ -548,19 +551,24 @@ class Netlist:
         return proven
 
     def _write_cut(self, folder: Path, gold: Path, gate: Path) -> None:
-        for name, path in (("gold", gold), ("gate", gate)):
-            design = json.loads(path.read_text())
-            (folder / f"{name}.json").write_text(json.dumps(self._cut(design, name)))
+        designs = {"gold": json.loads(gold.read_text()), "gate": json.loads(gate.read_text())}
+        # A fault at a register's output, or a pin behind it, takes some of its names away.
+        named = set.intersection(*(_register_names(design) for design in designs.values()))
+        for name, design in designs.items():
+            (folder / f"{name}.json").write_text(json.dumps(self._cut(design, name, named)))
 
-    def _cut(self, design: dict[str, Any], name: str) -> dict[str, Any]:
-        """Turn outputs of registers and kept modules into `state`, their inputs into `next`."""
+    def _cut(self, design: dict[str, Any], name: str, named: set[str]) -> dict[str, Any]:
+        """Turn outputs of registers and kept modules into `state`, their inputs into `next`.
+
+        Registers come in the order of their first name among `named`, which both netlists have.
+        """
         module = json.loads(json.dumps(design["modules"][TOP]))
         nets: dict[Any, str] = {}
         # Registers that an output shows have its name and none of their own.
         for wire_name in sorted(
             module["netnames"], key=lambda each: (each in module["ports"], each)
         ):
-            if not module["netnames"][wire_name]["hide_name"] and wire_name != REGISTERS:
+            if wire_name in named:
                 nets.setdefault(module["netnames"][wire_name]["bits"][0], wire_name)
 
         def order(item: tuple[str, dict[str, Any]]) -> str:
@@ -645,7 +653,8 @@ class Netlist:
             text += f"  assign {prefix}state = started ? held & {prefix}registers_q |"
             text += " ~held & other : other;\n"
             text += f"  always @(posedge clk) {prefix}registers_q <= {{{', '.join(after)}}};\n"
-        premises = [subject.legal, f"started || ({subject.reset})"]
+        text += self._registers_of("now", 0, {}, f"  wire fits = {subject.contract};\n")
+        premises = [subject.legal, f"started || ({subject.reset})", "now.fits"]
         for name in subject.steady:
             text += f"  reg [{self.ports.inputs[name] - 1}:0] past_{name} = 0;\n"
             text += f"  always @(posedge clk) past_{name} <= {name};\n"
@@ -700,7 +709,9 @@ class Netlist:
             claims.append(same)
         return claims
 
-    def _registers_of(self, block: str, side: int, partly: Mapping[str, str]) -> str:
+    def _registers_of(
+        self, block: str, side: int, partly: Mapping[str, str], also: str = ""
+    ) -> str:
         """Verilog block with the registers by name, before or after the cycle, and `holds`."""
         text = f"  generate if (1) begin : {block}\n"
         for name, bits in self._registers.items():
@@ -722,7 +733,23 @@ class Netlist:
         for name, conditions in (("matters", matters), ("matters_next", matters_next)):
             values = ", ".join(reversed(conditions))
             text += f"    wire [{len(conditions) - 1}:0] {name} = {{{values}}};\n"
-        return text + f"    wire holds = {self.subject.invariant or 1};\n  end endgenerate\n"
+        text += f"    wire holds = {self.subject.invariant or 1};\n  {also}"
+        return text + "  end endgenerate\n"
+
+
+def _register_names(design: Mapping[str, Any]) -> set[str]:
+    """Names of nets that flip-flops drive."""
+    module = design["modules"][TOP]
+    driven = {
+        cell["connections"]["Q"][0]
+        for cell in module["cells"].values()
+        if cell["type"] == "$_DFF_P_"
+    }
+    return {
+        name
+        for name, wire in module["netnames"].items()
+        if not wire["hide_name"] and name != REGISTERS and wire["bits"][0] in driven
+    }
 
 
 def _part(text: str) -> tuple[str, int, int]:

@@ -522,6 +522,9 @@ SUBJECTS = (
         " && (piece_last_q || {\\g_word[1].from [10], \\g_word[0].from [0]} + piece_words_q <= 3))"
         " && (!(begin_q || active_q || piece_valid_q) || codes_q[63:48] == 0 && lanes_q[7:6] == 0)",
         begins="rst",
+        reset="rst",
+        contract="!(start && (begin_q || active_q || piece_valid_q))"
+        " && (beat_valid || !beat_taken)",
         # A start clears them.
         matters=dict.fromkeys(("codes_q", "lanes_q"), "begin_q || active_q || piece_valid_q"),
         # Counters, and what they begin with.
@@ -552,5 +555,10 @@ SUBJECTS = (
         # Words are of 2 bytes here.
         legal="base[11:0] == 0 && !descriptor_offset[0] && !cfg_weight_offset[0]"
         " && !cfg_load_offset[0] && !cfg_second_load_offset[0] && !cfg_store_offset[0]",
+        reset="rst",
+        # Beats come for bursts that were asked for, loads have words.
+        contract="(idle || !op_start) && (!m_axi_rvalid || kind_q != 4"
+        " && \\u_bursts.outstanding_q != 0) && cfg_load_words != 0 && cfg_load_row_words != 0",
+        opened=("burst_generator", "activation_unpacker"),
     ),
 )

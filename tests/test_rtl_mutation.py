@@ -58,3 +58,18 @@ def test_without_a_fault_nothing_differs(tmp_path):
     first = dut.first_differences(2)
     assert first[0] == -1
     assert (first[1:] >= 0).all()
+
+
+def test_the_proof_from_a_reset_tells_faults_from_none(tmp_path):
+    subject = replace(
+        KNOWN["part_counter"], invariant="", reset="load", steady=("cfg_winograd", "cfg_chunks")
+    )
+    netlist = Netlist(subject, tmp_path, mutants=6, seed=1)
+    dut = Dut(netlist.ports, build(netlist), subject.gates)
+    subject.stimuli(dut, random.Random(1), 3000)
+    first = dut.first_differences(len(netlist.mutants))
+    killed = [mutant for mutant in netlist.mutants if first[mutant.number] >= 0]
+    assert len(killed) >= 3
+    # A mutant whose outputs differed cannot be proven equal after the reset that came before.
+    assert not any(netlist.is_equivalent(mutant) for mutant in killed[:3])
+    assert netlist.is_equivalent(replace(killed[0], number=0, options="-mode none"))
