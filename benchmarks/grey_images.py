@@ -1,11 +1,13 @@
 """Quantizers on small CNNs for grey images, from training to the integer networks.
 
-python benchmarks/grey_images.py IMAGES.npz [plain|depthwise|residual ...] [--folder FOLDER]
+python benchmarks/grey_images.py IMAGES.npz [plain|depthwise|residual ...] [--finetune]
 
 IMAGES.npz holds x, y (to train on and to calibrate by) and u, v (to test): uint8 images
 (N, 28, 28) and classes. Each CNN is trained with batch normalisation in PyTorch, written as ONNX
 and quantized by the methods below from 50 images of x, drawn twice. Accuracies are those of
-golden's integer networks. Needs the extras `train` and `onnx`; some minutes a network.
+golden's integer networks. `--finetune` goes on to train 2-hot and ternary weights on x and y as
+`napier finetune` does. Needs the extras `train` and `onnx`; some minutes a network, and with
+`--finetune` some more for every 10,000 images.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from torch.nn import functional
 from golden.float_run import run_float
 from golden.quantization.calibrate import quantize_network
 from golden.run import run
+from napier.finetuning import Plan, finetune_document
+from napier.loading import Samples
 from napier.quantizing import Request, load_source, parse_settings
+from napier.training import Training
 
 # conv: in, out, kernel, stride, groups; batch normalisation follows each
 NETWORKS = {
@@ -46,6 +51,11 @@ REQUESTS = {
     "INT7 max": Request("uniform", 7, scheme="symmetric", scales="max"),
     "INT7 kl": Request("uniform", 7, scheme="symmetric", scales="kl"),
 }
+
+PLANS = [
+    Plan("nhot:n=2", epochs=1, uniform_epochs=1, learning_rate=1e-3),
+    Plan("ternary", epochs=8, uniform_epochs=2, learning_rate=1e-3),
+]
 
 EPOCHS, BATCH, CALIBRATION, DRAWS = 8, 64, 50, 2
 
@@ -156,12 +166,26 @@ def measure(path: Path, data: dict[str, np.ndarray]) -> None:
         click.echo(f"  {name:14} " + " ".join(f"{each:.2%}" for each in found))
 
 
+def tune(path: Path, data: dict[str, np.ndarray]) -> None:
+    """Print the accuracies of INT8, of projected weights and of fine-tuned ones."""
+    source = load_source(str(path))
+    samples, test = (Samples((data[key],), f"{len(data[key])} images") for key in ("x", "u"))
+    labels = data["y"].astype(np.int64)
+    for plan in PLANS:
+        _, document = finetune_document(
+            source, plan, Training(), samples, labels, test, data["v"].astype(np.int64)
+        )
+        found = [document["comparison"][f"accuracy_{w}"] for w in ("uniform", "projected", "tuned")]
+        click.echo(f"  {plan.method:14} " + " ".join(f"{each:.2%}" for each in found))
+
+
 def main() -> None:
     """Train, quantize and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images")
     parser.add_argument("networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--folder", default=None, help="where the ONNX files go")
+    parser.add_argument("--finetune", action="store_true", help="train 2-hot and ternary weights")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with np.load(arguments.images) as archive:
@@ -179,6 +203,8 @@ def main() -> None:
             train(network, images, labels)
             save_onnx(network, path)
         measure(path, data)
+        if arguments.finetune:
+            tune(path, data)
 
 
 if __name__ == "__main__":

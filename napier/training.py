@@ -61,7 +61,7 @@ RELATIVE_WEIGHTS = 0.1
 COARSE = 1 / 32
 """Share of the weights' energy that a projection may lose before sums are normalised: 15 dB."""
 
-NORMALIZED_WEIGHTS = 0.05
+NORMALIZED_WEIGHTS = 1 / 60
 """Root mean square of a channel's weights where sums are normalised, which makes it free."""
 
 LEAST_BATCH = 8
@@ -356,7 +356,7 @@ class _Trainer:
             groups.append({"params": scales, "share": 1.0})
         for index in self.student.weights:
             weights, bias = self.student.weights[index], self.student.biases[index]
-            groups.append({"params": [weights], "share": self._weight_share(weights)})
+            groups.append({"params": [weights], "share": self._weight_share(index)})
             groups.append({"params": [bias], "share": self._bias_share(index)})
         relative = self.training.relative and stage.method != FLOAT
         self.paces = {
@@ -428,11 +428,12 @@ class _Trainer:
                 weights.mul_(factor.reshape(-1, *[1] * (weights.ndim - 1)))
         self.factors = {}
 
-    def _weight_share(self, weights: torch.Tensor) -> float:
+    def _weight_share(self, index: int) -> float:
         """Share of the learning rate: steps of Adam do not shrink with the weights they change."""
-        if self.stage.method == FLOAT or self.training.relative:
+        free = self.stage.method == FLOAT or self.training.relative
+        if free or index in self.normalization.offsets:
             return 1.0
-        size = float(weights.detach().square().mean().sqrt().item())
+        size = float(self.student.weights[index].detach().square().mean().sqrt().item())
         return min(1.0, size / SMALL_WEIGHTS)
 
     def _bias_share(self, index: int) -> float:
