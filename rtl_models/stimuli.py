@@ -157,11 +157,23 @@ def _requantizer_inputs(dut: Dut, rng: Random, rounding: int) -> dict[str, int]:
 
 
 def scaled_group(rng: Random, rounding: int, bits: int) -> dict[str, int]:
-    """Draw a result beside a tie, one near the codes, or the one product that saturates."""
-    if rng.random() < 0.01:
+    """Draw a result beside a tie, one near the codes, or what only rule `double` has."""
+    if rounding == DOUBLE and rng.random() < 0.05:  # the one product that saturates
         least = -(1 << 31)
-        shift = rng.choice([0, SHIFTS[rounding][0]])
-        return {"in_acc": least, "in_bias": 0, "in_multiplier": least, "in_shift": shift}
+        return {
+            "in_acc": least,
+            "in_bias": 0,
+            "in_multiplier": least,
+            "in_shift": rng.choice([0, SHIFTS[DOUBLE][0]]),
+        }
+    if rounding == DOUBLE and rng.random() < 0.15:  # a single bit shifted left, perhaps out
+        bias = rng.getrandbits(32)
+        return {
+            "in_acc": (rng.choice([1, -1]) << rng.randrange(31)) - bias,
+            "in_bias": bias,
+            "in_multiplier": rng.randrange(1 << 30, 1 << 31),
+            "in_shift": rng.randint(0, SHIFTS[DOUBLE][1]),
+        }
     return (near_tie if rng.random() < 0.5 else requantizer_group)(rng, rounding, bits)
 
 
@@ -714,7 +726,7 @@ SUBJECTS = (
         " && !(\\u_rescaler.g_lane[0].product_q2 [63:62] == 2'd1"
         " && |\\u_rescaler.g_lane[0].product_q2 [61:0]))",
         begins="rst",
-        matters={"out_code": "\\out_valid "},
+        matters={"g_lane[0].code_q3": "\\out_valid "},
     ),
     Subject(
         "napier_array",

@@ -378,7 +378,12 @@ def changed(rng: Random, data: bytes, program: int) -> bytes:
     while not data[places[-1] + 8] & 8:  # program_end
         places.append(places[-1] + DESCRIPTOR_BYTES)
     place, result = rng.choice(places), bytearray(data)
-    if rng.random() < 0.3:
+    kind = rng.random()
+    if kind < 0.6:  # a bit in each of several words
+        for n in range(4, 64 + ROWS):
+            if rng.random() < 0.1:
+                result[place + 4 * n + rng.randrange(4)] ^= 1 << rng.randrange(8)
+    elif kind < 0.75:
         words = [word & 0xFFFFFFFF for word in legal_words(rng, _FIELDS)]
         result[place : place + 4 * len(words)] = b"".join(n.to_bytes(4, "little") for n in words)
     else:
@@ -493,7 +498,6 @@ SUBJECTS = (
         deep_proofs=False,
         presets=("compute_q", "fill_q", "stall_feed_q", "drain_q", "events_q", "outputs_q"),
         matters={"ended_q": "busy"},
-        reset="rst",
     ),
     Subject(
         "napier_top",

@@ -196,13 +196,19 @@ SUBJECTS = (
         gates={"out_data": "out_valid"},
         kept=("patch_transform", "winograd_1d", "bank_memory", "chunk_counter"),
         deep_proofs=False,
+        legal="cfg_words != 0 && cfg_chunk_words != 0"
+        " && cfg_chunk_words <= (cfg_form4 ? 3'd2 : 3'd4)",
+        reset="flush",
+        steady=("cfg_form4", "cfg_words", "cfg_chunk_words"),
+        opened=("chunk_counter",),
     ),
     Subject(
         "output_transform",
         "output_transform",
         {"FORMS": 3, "LANES": 1, "RESULT_W": 18, "SUM_W": 16, "DEPTH": 3},
         drive_output(3),
-        legal="in_tap_row < 6 && in_tap_column < 6 && (cfg_form4 || out_phase < 4)",
+        legal="in_tap_row < 6 && in_tap_column < 6 && in_addr < 2'd3"
+        " && (cfg_form4 || out_phase < 4)",
         kept=("winograd_scale", "bank_memory"),
         matters={
             f"u_sums.{word}[{16 * x + low - 1}:{16 * x}]": "1'b0"
