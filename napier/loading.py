@@ -100,7 +100,7 @@ def load_array(path: str) -> Array:
         with Path(path).open("rb") as file:
             array: Array = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; --input is a NumPy .npy file of codes") from None
+        raise InputError(f"{path}: no such file; give a NumPy .npy file") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, EOFError, MemoryError, SyntaxError, TypeError, KeyError):

@@ -46,6 +46,8 @@ Progress = Callable[[int, int, str], None]
 
 SCHEMA = "napier.quantize/1"
 
+MODEL_SUFFIXES = (".onnx", ".tflite", ".npz", ".toml")
+
 BATCH_SAMPLES = 16
 """Samples run at once: every tensor of that many is in memory."""
 
@@ -116,9 +118,14 @@ def load_source(model: str | None) -> Source:
 
     Raises
     ------
-    ModelError
+    InputError, ModelError
     """
     suffix = "" if model is None else Path(model).suffix
+    if model is not None and suffix not in MODEL_SUFFIXES:
+        raise InputError(
+            f"{model} must be a .onnx, .tflite, .npz or .toml file; without MODEL the network that"
+            " ships with Napier is taken"
+        )
     if model is not None and Path(model).is_file():
         if suffix == ".onnx":
             from golden.importers.onnx import load_onnx

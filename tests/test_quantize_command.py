@@ -194,6 +194,7 @@ def test_without_samples_an_integer_network_keeps_the_scales_of_its_activations(
         (("-o", "out.npz", "--input-bits", "7"), "has int8 codes already, which stay"),
         (("-o", "out.npz", "--labels", "y.npy"), "belong to the samples of --test"),
         (("missing.onnx", "-o", "out.npz"), "missing.onnx: no such file"),
+        (("calib.npy", "-o", "out.npz"), "must be a .onnx, .tflite, .npz or .toml file"),
         (("-o", "out.npz", "--input", "y.npy"), "has shape (50,)"),
     ],
 )  # fmt: skip
