@@ -281,7 +281,7 @@ def test_the_scale_of_the_input_stays_and_others_learn() -> None:
 
 def test_without_labels_the_float_network_teaches() -> None:
     network, parameters, images, labels = digits()
-    result = fine_tune(network, parameters, [images[:64]], None, [Stage("ternary", 2, 2e-3)])
+    result = fine_tune(network, parameters, [images[:256]], None, [Stage("ternary", 2)])
     losses = [epoch.loss for epoch in result.epochs]
     assert losses[1] < losses[0]
 
