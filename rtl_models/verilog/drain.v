@@ -236,13 +236,15 @@ module drain #(
   localparam integer TICKET_W = 2 + LANES + GROUP_W + LANE_W + OUT_ADDR_W + PARAM_ADDR_W;
   wire [CHANNEL_W-1:0] channel = CHANNEL_W'(channel_q);
   wire [OUT_ADDR_W-1:0] tile_words, output_words;  // of a tile, before this output of the tile
+  // A wire of its own: Yosys 0.23 takes a cast sum in a concatenation for as wide as what is cast.
+  wire [OUT_ADDR_W-1:0] word_addr = tile_base_q + output_words + OUT_ADDR_W'(channel >> LANE_LOG);
   wire [TICKET_W-1:0] ticket_now = {
     reading_q && part_last,
     tile_end && pixel_last && channel_last,
     group_exists,
     group_q,
     LANE_W'(channel_q & LANE_MASK),
-    tile_base_q + output_words + OUT_ADDR_W'(channel >> LANE_LOG),
+    word_addr,
     cfg_parameter_base + (cfg_shared_parameter ? '0 : channel_q)
   };
   wire [TICKET_W-1:0] ticket;
