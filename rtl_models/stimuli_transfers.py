@@ -505,6 +505,8 @@ SUBJECTS = (
         legal=_LEGAL_LOAD.format(rows=2),
         invariant=_LOADING.format(rows=2),
         begins="start",
+        # Set when the start is over.
+        matters={"phase_y_q": "!(begin_q || begin_q2)"},
     ),
     Subject(
         "output_packer",
@@ -559,6 +561,6 @@ SUBJECTS = (
         # Beats come for bursts that were asked for, loads have words.
         contract="(idle || !op_start) && (!m_axi_rvalid || kind_q != 4"
         " && \\u_bursts.outstanding_q != 0) && cfg_load_words != 0 && cfg_load_row_words != 0",
-        opened=("burst_generator", "activation_unpacker"),
+        opened=("burst_generator", "activation_unpacker", "weight_unpacker"),
     ),
 )
