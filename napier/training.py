@@ -374,12 +374,11 @@ class _Trainer:
         }
 
     def _normalization(self) -> Normalization:
-        """Normalise all layers but the last, if the weights are coarse, and size their weights."""
+        """Normalise all layers if the weights are coarse, and size their weights."""
         wanted = self.training.normalize and self.training.batch >= LEAST_BATCH
         if not wanted or not self.stage.epochs or self._lost_energy() <= COARSE:
             return Normalization({})
         moments = self._moments(unchanged, unchanged, FIRST_SAMPLES)
-        del moments[max(moments)]
         with torch.no_grad():
             for index in moments:
                 weights = self.student.weights[index]
