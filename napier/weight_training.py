@@ -18,7 +18,7 @@ from golden.float_network import FloatWeighted
 from golden.formats import bits_needed
 from golden.quantization.assemble import real_weights
 from golden.quantization.calibrate import WeightSettings
-from golden.quantization.method import Float64Array, WeightCodes, WeightTask
+from golden.quantization.method import Float64Array, WeightCodes, WeightTask, quantized_weights
 from golden.quantization.methods import ttq
 from golden.quantization.registry import needs_moments
 from golden.ranges import Range
@@ -89,7 +89,7 @@ class _Projected:
     def codes(self, weights: torch.Tensor) -> WeightCodes:
         rows = _rows(weights).detach().numpy().astype(np.float64)
         task = WeightTask(rows, self.settings.bits, None, self.kernel)
-        return self.settings.method.quantize(task, self.settings.options)
+        return quantized_weights(self.settings.method, task, self.settings.options)
 
     def __call__(self, weights: torch.Tensor) -> torch.Tensor:
         reals = torch.from_numpy(real_weights(self.codes(weights), tuple(weights.shape)))
