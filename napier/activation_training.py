@@ -1,10 +1,13 @@
 """Scales of activations that learn while a network does."""
 
+# mypy: allow-subclassing-any
+# Where PyTorch is not installed, what `_Rounded` derives from has no type.
+
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,8 +42,7 @@ class TrainedActivations:
         scale = torch.tensor(parameters.scale, dtype=torch.float32)
         if group in self.log_scales:
             scale = torch.exp2(self.log_scales[group]).float()
-        rounded: torch.Tensor = _Rounded.apply(values, scale, low, high)  # type: ignore[no-untyped-call]
-        return rounded
+        return _rounded(values, scale, low, high)
 
     def learned(self) -> list[torch.Tensor]:
         """List what it learns."""
@@ -78,3 +80,6 @@ class _Rounded(torch.autograd.Function):
         (gradient,), (inside, by_scale) = gradients, ctx.saved_tensors
         scale_gradient = (gradient * by_scale).sum() if ctx.needs_input_grad[1] else None
         return gradient * inside, scale_gradient, None, None
+
+
+_rounded = cast(Callable[..., torch.Tensor], _Rounded.apply)

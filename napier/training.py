@@ -550,7 +550,8 @@ class _Trainer:
 
 def _parts(chosen: torch.Tensor, batch: int) -> tuple[torch.Tensor, ...]:
     """Divide samples into steps, as many in one as in another."""
-    return torch.tensor_split(chosen, max(1, len(chosen) // batch))
+    parts: tuple[torch.Tensor, ...] = torch.tensor_split(chosen, max(1, len(chosen) // batch))
+    return parts
 
 
 def _sizes(weights: torch.Tensor) -> torch.Tensor:
