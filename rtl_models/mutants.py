@@ -133,84 +133,6 @@ class Mutant:
     options: str
 
 
-@dataclass(frozen=True)
-class MutationReport:
-    """What became of the mutants of one subject.
-
-    Parameters
-    ----------
-    name : str
-    mutants, killed, equivalent : int
-    survivors : tuple of Mutant
-        Neither killed nor proven equivalent.
-    cycles : int
-        Longest run of a mutant.
-    last_kill_cycle : int
-        When the mutant that lived longest was killed.
-    """
-
-    name: str
-    mutants: int
-    killed: int
-    equivalent: int
-    survivors: tuple[Mutant, ...]
-    cycles: int
-    last_kill_cycle: int
-
-    @property
-    def score(self) -> float:
-        """Killed among those that are faults."""
-        faults = self.mutants - self.equivalent
-        return self.killed / faults if faults else 1.0
-
-
-def measure(
-    subject: Subject,
-    folder: Path,
-    *,
-    mutants: int = 200,
-    cycles: int = 50_000,
-    seed: int = 1,
-    prove: bool = True,
-) -> MutationReport:
-    """Mutate a module, run the mutants, and prove or report those that live.
-
-    Parameters
-    ----------
-    subject : Subject
-    folder : Path
-        Netlists and build products.
-    mutants : int
-        How many to draw at most.
-    cycles : int
-    seed : int
-        Of the choice of mutants and of the stimuli.
-    prove : bool
-        Put what lives to a solver; else it is a survivor unless nothing reads the pin.
-
-    Raises
-    ------
-    ToolError
-        Yosys, Verilator or g++ is missing or failed.
-    """
-    netlist = Netlist(subject, folder, mutants, seed)
-    dut = Dut(netlist.ports, build(netlist), subject.gates)
-    subject.stimuli(dut, random.Random(seed), cycles)
-    first = dut.first_differences(len(netlist.mutants))
-    living = [mutant for mutant in netlist.mutants if first[mutant.number] < 0]
-    is_equivalent = netlist.is_equivalent if prove else netlist.is_unread
-    survivors = tuple(m for m in living if not is_equivalent(m))
-    return MutationReport(
-        name=subject.name,
-        mutants=len(netlist.mutants),
-        killed=len(netlist.mutants) - len(living),
-        equivalent=len(living) - len(survivors),
-        survivors=survivors,
-        cycles=dut.cycles,
-        last_kill_cycle=int(first.max(initial=-1)) + 1,
-    )
-
-
 # -- netlists -------------------------------------------------------------------------------------
 
 
@@ -1093,6 +1015,27 @@ class Dut:
             self._cares[values] = row.tobytes()
         return self._cares[values]
 
+    def difference_from(self, source: Dut) -> int:
+        """First recorded cycle of `source` in which this module puts out something else, or -1.
+
+        Ports that only one of them has are left alone.
+        """
+        inputs, outputs, cares = (
+            _rearranged(b"".join(row[part] for row in source.rows), *ports)
+            for part, ports in enumerate(
+                [
+                    (source.ports.inputs, self.ports.inputs),
+                    (source.ports.outputs, self.ports.outputs),
+                    (source.ports.outputs, self.ports.outputs),
+                ]
+            )
+        )
+        return int(
+            self._library.first_difference(
+                0, inputs.ctypes.data, outputs.ctypes.data, cares.ctypes.data, source.cycles
+            )
+        )
+
     def first_differences(self, mutants: int) -> NDArray[np.int64]:
         """Replay the record on mutants 0 to `mutants`; the first cycle that differs, or -1."""
         inputs, outputs, cares = (
@@ -1107,3 +1050,14 @@ class Dut:
             ],
             np.int64,
         )
+
+
+def _rearranged(rows: bytes, ports: Mapping[str, int], wanted: Mapping[str, int]) -> Words:
+    """Rows of some ports as rows of other ports; zeros where there is no such port."""
+    given = np.frombuffer(rows, np.uint32).reshape(-1, _words(ports))
+    places, found = layout(ports), np.zeros((len(given), _words(wanted)), np.uint32)
+    for name, (at, words) in layout(wanted).items():
+        if name in places:
+            first = places[name][0]
+            found[:, at : at + words] = given[:, first : first + words]
+    return found

@@ -2,15 +2,118 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 
-from golden.errors import NapierError
+from golden.errors import NapierError, ToolError
 from rtl_models.ladder import digest, record_mutation
-from rtl_models.mutants import measure
+from rtl_models.mutants import Dut, Mutant, Netlist, Subject, build
+from rtl_models.replay import build_dut
 from rtl_models.subjects import SUBJECTS
+
+CHECKED_CYCLES = 3_000
+"""Of the netlist without a fault beside its Verilog."""
+
+
+@dataclass(frozen=True)
+class MutationReport:
+    """What became of the mutants of one subject.
+
+    Parameters
+    ----------
+    name : str
+    mutants, killed, equivalent : int
+    survivors : tuple of Mutant
+        Neither killed nor proven equivalent.
+    cycles : int
+        Longest run of a mutant.
+    last_kill_cycle : int
+        When the mutant that lived longest was killed.
+    """
+
+    name: str
+    mutants: int
+    killed: int
+    equivalent: int
+    survivors: tuple[Mutant, ...]
+    cycles: int
+    last_kill_cycle: int
+
+    @property
+    def score(self) -> float:
+        """Killed among those that are faults."""
+        faults = self.mutants - self.equivalent
+        return self.killed / faults if faults else 1.0
+
+
+def measure(
+    subject: Subject,
+    folder: Path,
+    *,
+    mutants: int = 200,
+    cycles: int = 50_000,
+    seed: int = 1,
+    prove: bool = True,
+) -> MutationReport:
+    """Mutate a module, run the mutants, and prove or report those that live.
+
+    Parameters
+    ----------
+    subject : Subject
+    folder : Path
+        Netlists and build products.
+    mutants : int
+        How many to draw at most.
+    cycles : int
+    seed : int
+        Of the choice of mutants and of the stimuli.
+    prove : bool
+        Put what lives to a solver; else it is a survivor unless nothing reads the pin.
+
+    Raises
+    ------
+    ToolError
+        Yosys, Verilator or g++ is missing or failed, or made of the module what it is not.
+    """
+    netlist = Netlist(subject, folder, mutants, seed)
+    dut = Dut(netlist.ports, build(netlist), subject.gates)
+    check_netlist(subject, dut, folder / "source", seed)
+    subject.stimuli(dut, random.Random(seed), cycles)
+    first = dut.first_differences(len(netlist.mutants))
+    living = [mutant for mutant in netlist.mutants if first[mutant.number] < 0]
+    is_equivalent = netlist.is_equivalent if prove else netlist.is_unread
+    survivors = tuple(m for m in living if not is_equivalent(m))
+    return MutationReport(
+        name=subject.name,
+        mutants=len(netlist.mutants),
+        killed=len(netlist.mutants) - len(living),
+        equivalent=len(living) - len(survivors),
+        survivors=survivors,
+        cycles=dut.cycles,
+        last_kill_cycle=int(first.max(initial=-1)) + 1,
+    )
+
+
+def check_netlist(subject: Subject, dut: Dut, folder: Path, seed: int) -> None:
+    """Compare the netlist without a fault with the Verilog that it was made of.
+
+    Raises
+    ------
+    ToolError
+        An output differs: a tool computes the wrong gates, and mutants of them say nothing.
+    """
+    source = build_dut(subject, folder)
+    subject.stimuli(source, random.Random(seed), CHECKED_CYCLES)
+    cycle = dut.difference_from(source)
+    if cycle >= 0:
+        raise ToolError(
+            f"the netlist of {subject.name} is not its Verilog: they differ in cycle {cycle}, so"
+            " that its mutants say nothing; another version of Yosys or Verilator may help"
+        )
 
 
 @click.command()

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from rtl_models.mutants import Dut, Netlist, build, measure
+from golden.errors import ToolError
+from rtl_models.mutants import Dut, Netlist, build
+from rtl_models.mutation import check_netlist, measure
 from rtl_models.stimuli import word
 from rtl_models.subjects import SUBJECTS
 
@@ -73,3 +75,12 @@ def test_the_proof_from_a_reset_tells_faults_from_none(tmp_path):
     # A mutant whose outputs differed cannot be proven equal after the reset that came before.
     assert not any(netlist.is_equivalent(mutant) for mutant in killed[:3])
     assert netlist.is_equivalent(replace(killed[0], number=0, options="-mode none"))
+
+
+def test_a_netlist_that_is_not_its_verilog_is_refused(tmp_path):
+    wrap, saturate = KNOWN["fit_signed wrap"], KNOWN["fit_signed saturate"]
+    netlist = Netlist(wrap, tmp_path, mutants=2, seed=1)
+    dut = Dut(netlist.ports, build(netlist), wrap.gates)
+    check_netlist(wrap, dut, tmp_path / "wrap", seed=1)
+    with pytest.raises(ToolError, match="netlist of fit_signed saturate is not its Verilog"):
+        check_netlist(saturate, dut, tmp_path / "saturate", seed=1)
