@@ -31,7 +31,7 @@ from napier.quantizing import (
     quantize_document,
 )
 from rtl_models.top import TopSimulation, TopVerification, verify_network
-from simulator.hardware import Hardware, hardware_from_dict, load_hardware
+from simulator.hardware import Hardware, changed_hardware, load_hardware
 
 TERNARY_BITS = 2
 
@@ -63,10 +63,9 @@ def requests(source: Source) -> dict[str, tuple[Request, str]]:
 
 def spilling(hardware: Hardware, acc_bits: int, interval: int) -> Hardware:
     """An accumulator of so many bits, added to the wide one after so many products."""
-    settings = hardware.model_dump(exclude_none=True)
-    settings["name"] += f", {acc_bits} bits spilled every {interval}"
-    settings["array"] |= {"acc_bits": acc_bits, "spill_interval": interval}
-    return hardware_from_dict(settings)
+    name = f"{hardware.name}, {acc_bits} bits spilled every {interval}"
+    array = {"acc_bits": acc_bits, "spill_interval": interval}
+    return changed_hardware(hardware, name, array=array)
 
 
 def verified(

@@ -423,9 +423,8 @@ def fit(
         fit_document,
         fit_table,
         load_labels,
-        shipped_labels,
     )
-    from napier.loading import default_samples, load_model, load_samples
+    from napier.loading import default_samples, load_model, load_samples, shipped_digits
     from napier.output import check_outputs, write_text
 
     read = (*calibration, *inputs, *([] if labels_path is None else [labels_path]))
@@ -438,7 +437,7 @@ def fit(
     samples = load_samples(network, inputs) if inputs else None
     labels = None if samples is None or labels_path is None else load_labels(labels_path, samples)
     if model is None and samples is None:
-        samples, labels = default_samples(network, model), shipped_labels()
+        samples, labels = default_samples(network, model), shipped_digits()[1]
     with progress_bar() as progress:
         fitted, document = fit_document(
             *(network, acc_bits, method, rescale, activation_range, steps),
@@ -543,7 +542,8 @@ def quantize(
     import numpy as np
 
     from golden.files import save_network
-    from napier.fitting import check_model_name, load_labels, shipped_labels
+    from napier.fitting import check_model_name, load_labels
+    from napier.loading import shipped_digits
     from napier.output import check_outputs, replacing, write_text
     from napier.quantizing import (
         Request,
@@ -582,7 +582,7 @@ def quantize(
     test = load_reals(source, tests) if tests else None
     labels = None if labels_path is None or test is None else load_labels(labels_path, test)
     if model is None and test is None:
-        test, labels = shipped_test(source), shipped_labels()
+        test, labels = shipped_test(source), shipped_digits()[1]
     with progress_bar() as progress:
         quantized, document = quantize_document(
             source, request, calibration, test, labels, progress

@@ -21,7 +21,7 @@ from golden.fitting import LayerFit, Method, NetworkFit, Rescale, fit_network
 from golden.network import Network
 from golden.ranges import ActivationRange
 from golden.run import run as run_golden
-from napier.loading import Samples, load_array, shipped_file
+from napier.loading import Samples, load_array
 from napier.report import LONGEST_NAME, SHORT_OPS, shorten
 
 Array = NDArray[Any]
@@ -72,13 +72,6 @@ def load_labels(path: str, samples: Samples) -> Array:
             f"{path} must hold class numbers, integers from 0, but holds {labels.dtype} from"
             f" {labels.min()}; write it with numpy.save"
         )
-    return labels
-
-
-def shipped_labels() -> Array:
-    """Classes of the test images that ship with Napier."""
-    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
-        labels: Array = archive["labels"]
     return labels
 
 

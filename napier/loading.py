@@ -48,6 +48,12 @@ def shipped_file(name: str) -> Path:
     return Path(str(files("napier") / "models" / name))
 
 
+def shipped_digits() -> tuple[Array, Array]:
+    """Test images that ship with Napier, as codes, and their classes."""
+    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
+        return archive["images"], archive["labels"]
+
+
 def load_model(model: str | None) -> Network:
     """Load the network the user names; None is the small network that ships with Napier.
 
@@ -148,8 +154,7 @@ def fitted_inputs(name: str, tensors: Sequence[Tensor], paths: tuple[str, ...]) 
 def default_samples(network: Network, model: str | None) -> Samples:
     """Choose inputs for a user who gave none: shipped test images or one random sample."""
     if model is None:
-        with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
-            images = archive["images"]
+        images, _ = shipped_digits()
         return Samples((images,), f"{len(images)} test images")
     generator = np.random.default_rng(RANDOM_SEED)
     arrays = tuple(_draw(network.tensors[index], generator) for index in network.inputs)

@@ -23,7 +23,7 @@ from golden.errors import InputError, ToolError
 from rtl_models.parameters import engine_parameters, top_parameters
 from rtl_models.runner import find_tool, run_yosys
 from rtl_models.sources import VERILOG, modules_named_in, sources
-from simulator.hardware import Hardware, hardware_from_dict
+from simulator.hardware import Hardware, changed_hardware
 from simulator.stepped import array_config, reset_array
 from simulator.stepped_kernels import accumulate, hand_over
 
@@ -246,10 +246,8 @@ def narrow_variants(hardware: Hardware) -> tuple[Hardware, ...]:
 
 
 def _variant(hardware: Hardware, bits: int, overflow: str, events_bits: int) -> Hardware:
-    settings = hardware.model_dump()
-    settings["name"] = f"acc {bits} {overflow}"
-    settings["array"] |= {"acc_bits": bits, "acc_overflow": overflow, "events_bits": events_bits}
-    return hardware_from_dict(settings)
+    array = {"acc_bits": bits, "acc_overflow": overflow, "events_bits": events_bits}
+    return changed_hardware(hardware, f"acc {bits} {overflow}", array=array)
 
 
 # -- one PE against the stepped model --------------------------------------------------------------

@@ -1,4 +1,12 @@
-"""Command `python -m rtl_models.mutation`: how many faults of the Verilog are noticed."""
+"""Command `python -m rtl_models.mutation`: how many faults of the Verilog are noticed.
+
+A module's netlist (`rtl_models.mutants`) runs under legal random stimuli (`rtl_models.stimuli`),
+each of its mutants then sees the same until an output differs. What no stimulus kills is put to
+solvers (`rtl_models.equivalence`): a mutant whose outputs and next states are those of the module,
+from every state and for every legal input, is equivalent and no fault.
+
+    score = killed / (mutants - proven equivalent)
+"""
 
 from __future__ import annotations
 
@@ -10,8 +18,10 @@ from tempfile import TemporaryDirectory
 import click
 
 from golden.errors import NapierError, ToolError
+from rtl_models.dut import Dut
+from rtl_models.equivalence import Prover
 from rtl_models.ladder import digest, record_mutation
-from rtl_models.mutants import Dut, Mutant, Netlist, Subject, build
+from rtl_models.mutants import Mutant, Netlist, Subject, build
 from rtl_models.replay import build_dut
 from rtl_models.subjects import SUBJECTS
 
@@ -85,7 +95,7 @@ def measure(
     subject.stimuli(dut, random.Random(seed), cycles)
     first = dut.first_differences(len(netlist.mutants))
     living = [mutant for mutant in netlist.mutants if first[mutant.number] < 0]
-    is_equivalent = netlist.is_equivalent if prove else netlist.is_unread
+    is_equivalent = Prover(netlist).is_equivalent if prove else netlist.is_unread
     survivors = tuple(m for m in living if not is_equivalent(m))
     return MutationReport(
         name=subject.name,

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from golden.errors import ToolError
-from rtl_models.mutants import PROVEN
-from rtl_models.runner import find_tool, run_yosys
+from rtl_models.equivalence import PROVEN_BY_YOSYS
+from rtl_models.runner import find_tool, yosys
 from rtl_models.sources import sources
 
 REFUTED = "SAT proof finished - model found: FAIL!"
@@ -45,7 +45,7 @@ def write_netlist(module: str, parameters: Mapping[str, int], path: Path) -> Non
     ToolError
         Yosys is missing or failed.
     """
-    _yosys(
+    yosys(
         _elaborate(module, parameters)
         + f" synth -top {module}; opt_clean -purge; write_verilog -noattr -noexpr {path}"
     )
@@ -100,12 +100,12 @@ def is_equivalent(
     folder.mkdir(parents=True, exist_ok=True)
     # A register bit is a plain flip-flop in both; resets and enables are gates before it.
     registers = "dfflegalize -cell $_DFF_P_ x; opt_clean"
-    _yosys(
+    yosys(
         _elaborate(module, parameters)
         + f" proc; flatten; opt_clean; memory -nomap; opt_clean; techmap; {registers};"
         f" write_json {folder}/source.json"
     )
-    _yosys(
+    yosys(
         f"read_verilog {gate_models()} {netlist}; hierarchy -check -top {module}; proc; flatten;"
         f" opt_clean; techmap; {registers}; write_json {folder}/netlist.json"
     )
@@ -128,8 +128,8 @@ def is_equivalent(
         "opt -full\n"
         + "".join(f"sat -set-assumes -prove-asserts{proof} miter\n" for proof in proofs)
     )
-    said = _yosys(f"script {folder}/prove.ys")
-    proven, refuted = said.count(PROVEN), said.count(REFUTED)
+    said = yosys(f"script {folder}/prove.ys")
+    proven, refuted = said.count(PROVEN_BY_YOSYS), said.count(REFUTED)
     if proven + refuted != len(proofs):
         raise ToolError(f"yosys gave no answer: {' | '.join(said.strip().splitlines()[-3:])}")
     return refuted == 0
@@ -143,13 +143,6 @@ def _elaborate(module: str, parameters: Mapping[str, int]) -> str:
         + (f" chparam{settings} {module};" if settings else "")
         + f" hierarchy -check -top {module}; rename -top {module};"
     )
-
-
-def _yosys(script: str) -> str:
-    code, said = run_yosys(script)
-    if code:
-        raise ToolError(f"yosys failed: {' | '.join(said.strip().splitlines()[-5:])}")
-    return said
 
 
 def _cut_alike(source: Module, gates: Module, cuts: Sequence[str]) -> dict[str, int]:

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from golden.errors import ToolError
-from rtl_models.mutants import Dut, Ports, Subject, compile_library, layout, read_ports
-from rtl_models.runner import find_tool, run_yosys
+from rtl_models.dut import Dut, Ports, compile_library, layout, read_ports
+from rtl_models.mutants import Subject
+from rtl_models.runner import find_tool, yosys
 from rtl_models.sources import sources
 
 _BENCH = """
@@ -57,7 +58,7 @@ class Recording:
     subject : Subject
     ports : Ports
     inputs : tuple of bytes
-        One row a cycle, ports as `rtl_models.mutants.layout` says.
+        One row a cycle, ports as `rtl_models.dut.layout` says.
     outputs : tuple of str
         One row a cycle: 32-bit words in hexadecimal, the last port first.
     cares : tuple of tuple of (int, str)
@@ -98,14 +99,12 @@ def module_ports(module: str, parameters: Mapping[str, int], folder: Path) -> Po
     folder.mkdir(parents=True, exist_ok=True)
     settings = "".join(f" -set {name} {value}" for name, value in parameters.items())
     files = " ".join(f'"{path}"' for path in sources(module))
-    code, said = run_yosys(
+    yosys(
         f"read_verilog -sv -DSYNTHESIS {files};"
         + (f" chparam{settings} {module};" if settings else "")
         + f" hierarchy -check -top {module}; rename -top subject; proc;"
         f" write_json {folder}/ports.json"
     )
-    if code:
-        raise ToolError(f"yosys failed: {' | '.join(said.strip().splitlines()[-5:])}")
     design = json.loads((folder / "ports.json").read_text())
     return read_ports(design["modules"]["subject"])
 

@@ -244,6 +244,20 @@ def run_yosys(script: str) -> tuple[int, str]:
     return process.returncode, process.stdout + process.stderr
 
 
+def yosys(script: str) -> str:
+    """Run a Yosys script; return everything it printed.
+
+    Raises
+    ------
+    ToolError
+        Yosys is missing or failed.
+    """
+    code, said = run_yosys(script)
+    if code:
+        raise ToolError(f"yosys failed: {' | '.join(said.strip().splitlines()[-5:])}")
+    return said
+
+
 def _complaints(tool: str, arguments: Sequence[str]) -> str:
     process = subprocess.run(
         [find_tool(tool), *arguments], capture_output=True, text=True, check=False

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from random import Random
 
-from rtl_models.mutants import Dut, Subject
+from rtl_models.dut import Dut
+from rtl_models.mutants import Subject
 
 MAC, SHIFT_ADD, TERNARY = 0, 1, 2
 DOUBLE, SINGLE, MULTIPLIER16, SHIFT_HALF_UP, SHIFT_HALF_EVEN = range(5)

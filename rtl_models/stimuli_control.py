@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from random import Random
 
-from rtl_models.mutants import Dut, Subject
+from rtl_models.dut import Dut
+from rtl_models.mutants import Subject
 from rtl_models.stimuli import RARELY, moods, word
 
 MAGIC = 0x4E415031

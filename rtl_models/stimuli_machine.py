@@ -11,7 +11,8 @@ from functools import cache
 from random import Random
 
 from golden.errors import HardwareError
-from rtl_models.mutants import Dut, Subject
+from rtl_models.dut import Dut
+from rtl_models.mutants import Subject
 from rtl_models.parameters import top_parameters
 from rtl_models.random_networks import random_network
 from rtl_models.sources import sources

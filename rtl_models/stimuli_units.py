@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from rtl_models.mutants import Dut, Subject
+from rtl_models.dut import Dut
+from rtl_models.mutants import Subject
 from rtl_models.stimuli import (
     RARELY,
     SHIFTS,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from rtl_models.mutants import Dut, Subject
+from rtl_models.dut import Dut
+from rtl_models.mutants import Subject
 from rtl_models.stimuli import RARELY, drive_combinational, moods, word
 
 DIRECT, F2 = 0, 1

@@ -36,7 +36,7 @@ from rtl_models.contracts import PERun, narrow_variants, replace_module, run_pe
 from rtl_models.engine import EngineRuns, run_engine
 from rtl_models.reference import counted, golden_accumulator, golden_steps
 from rtl_models.trace import first_difference
-from simulator.hardware import Hardware, hardware_from_dict
+from simulator.hardware import Hardware, changed_hardware
 from simulator.plan import StepPlan
 from simulator.program import Geometry, LayerProgram, compile_layer, layer_geometry
 from simulator.stepped import ENGINE_CAUSES, Engine
@@ -286,9 +286,8 @@ def _with_room(hardware: Hardware, geometry: Geometry) -> Hardware:
     if geometry.bank_words <= hardware.bank_words:
         return hardware
     word_bytes = geometry.rows * geometry.feed * hardware.activation_code_bytes
-    settings = hardware.model_dump()
-    settings["buffers"]["activation_bytes"] = geometry.bank_words * word_bytes
-    return hardware_from_dict(settings)
+    activation_bytes = geometry.bank_words * word_bytes
+    return changed_hardware(hardware, buffers={"activation_bytes": activation_bytes})
 
 
 def _expected(job: _Job, image: Array) -> _Expected:

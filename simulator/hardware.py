@@ -552,6 +552,28 @@ def hardware_from_dict(settings: Mapping[str, Any]) -> Hardware:
         raise HardwareError(_sentence(error)) from None
 
 
+def changed_hardware(hardware: Hardware, name: str | None = None, **tables: Any) -> Hardware:
+    """Hardware with other settings, checked as a file is: ``array={"acc_bits": 16}``.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    name : str or None
+        None leaves the name as it is.
+    tables : mapping
+        Settings to change, by table of the hardware file.
+
+    Raises
+    ------
+    HardwareError
+        A setting that there is not, or that the hardware cannot have.
+    """
+    settings = hardware.model_dump(exclude_none=True)
+    for table, changes in tables.items():
+        settings[table] = settings.get(table, {}) | changes
+    return hardware_from_dict(settings | ({} if name is None else {"name": name}))
+
+
 def with_winograd(hardware: Hardware, use: str, choose_by: str | None = None) -> Hardware:
     """Let layers be computed as `use` says, by units that the hardware gets where it has none.
 

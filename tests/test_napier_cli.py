@@ -17,7 +17,7 @@ import pytest
 
 from golden.files import load_network, save_network
 from golden.run import run as run_golden
-from napier.loading import shipped_file
+from napier.loading import shipped_digits, shipped_file
 from simulator.results import CAUSES
 
 Napier = Callable[..., subprocess.CompletedProcess[str]]
@@ -50,8 +50,7 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def images() -> np.ndarray:
-    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
-        return archive["images"]
+    return shipped_digits()[0]
 
 
 def test_run_without_model_shows_every_layer_of_the_shipped_network_in_80_columns(

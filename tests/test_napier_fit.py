@@ -19,7 +19,7 @@ from golden.ranges import clamp_ranges
 from golden.run import run as run_golden
 from napier.cli import main
 from napier.fitting import SCHEMA, fit_document, fit_table
-from napier.loading import Samples, shipped_file
+from napier.loading import Samples, shipped_digits, shipped_file
 
 Napier = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -29,7 +29,7 @@ def napier(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Napier:
     """The command, in this process; a few test images lie in its folder."""
-    images, labels = shipped_images()
+    images, labels = shipped_digits()
     np.save(tmp_path / "x.npy", images[:40])
     np.save(tmp_path / "y.npy", labels[:40])
     np.save(tmp_path / "c.npy", images[400:])
@@ -44,11 +44,6 @@ def napier(
         return subprocess.CompletedProcess(arguments, code, printed.out, printed.err)
 
     return call
-
-
-def shipped_images() -> tuple[np.ndarray, np.ndarray]:
-    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
-        return archive["images"], archive["labels"]
 
 
 def digits() -> Network:
@@ -80,7 +75,7 @@ def test_16_bits_without_samples_to_calibrate_on_cost_the_shipped_network_nothin
     assert certified_bits(network) == 16
     assert network.source.endswith("fitted to 16 bits by axe")
     document = json.loads((folder / "fit.json").read_text())
-    images, labels = shipped_images()
+    images, labels = shipped_digits()
     (scores,) = run_golden(network, [images]).outputs
     comparison = document["comparison"]
     assert comparison["samples"] == 500
@@ -131,7 +126,7 @@ def test_a_network_that_fits_stays_the_same(napier):
 
 
 def test_the_table_names_layers_bits_and_agreement():
-    images, labels = shipped_images()
+    images, labels = shipped_digits()
     samples = Samples((images[:20],), "20 images")
     _, document = fit_document(
         *(digits(), 19, "a2q", "search", "clamp", "product", None, samples, labels[:20])

@@ -21,7 +21,7 @@ from golden.operators import OPERATORS, accumulators, post_process
 from golden.run import run as run_golden
 from napier import orders, width_search, width_sweep
 from napier.cli import main
-from napier.loading import Samples, shipped_file
+from napier.loading import Samples, shipped_digits, shipped_file
 from napier.orders import orders_document
 from napier.width_plots import widths_figure
 from napier.width_search import search_widths
@@ -84,8 +84,7 @@ def digits() -> Network:
 
 
 def images() -> np.ndarray:
-    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
-        return archive["images"]
+    return shipped_digits()[0]
 
 
 def narrowed(preset: str, **array: Any) -> Any:
@@ -518,8 +517,7 @@ def test_the_figure_is_written_in_the_format_of_its_ending(napier: Napier, tmp_p
 
 
 def classes() -> np.ndarray:
-    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
-        return archive["labels"]
+    return shipped_digits()[1]
 
 
 def searched(

@@ -15,7 +15,7 @@ from golden.ranges import clamp_ranges
 from golden.run import run as run_golden
 from golden.winograd import certify_winograd, choose_named, winograd_layer
 from napier.cli import main
-from napier.loading import shipped_file
+from napier.loading import shipped_digits, shipped_file
 from simulator.projection import project_weights
 
 
@@ -132,8 +132,7 @@ def test_witness_files_take_the_stages_to_their_ends(napier, tmp_path):
 @pytest.mark.parametrize("name", ["f2", "f3", "f4", "f6", "complex"])
 def test_real_layers_equal_the_direct_sum_at_the_proved_width_and_stay_in_their_ranges(name):
     network = load_network(shipped_file("digits.npz"))
-    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
-        images = archive["images"][:4]
+    images = shipped_digits()[0][:4]
     tensors = run_golden(network, [images], keep_tensors=True).tensors
     ranges = clamp_ranges(network)
     computed = 0
@@ -187,7 +186,7 @@ def test_what_auto_makes_small_without_auto_is_refused(napier, given):
 def images(tmp_path):
     """Eight of the test images, as a file."""
     path = tmp_path / "x.npy"
-    np.save(path, np.load(shipped_file("digits_test.npz"))["images"][:8])
+    np.save(path, shipped_digits()[0][:8])
     return str(path)
 
 

@@ -1,6 +1,5 @@
 """Batch normalisation while coarse weights learn: what it computes, where it is, how it leaves."""
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,25 +8,14 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from float_digits import digits
 
-from golden.float_network import FloatNetwork
 from golden.quantization.activations import QuantizationParameters
 from golden.quantization.assemble import real_weights
-from golden.quantization.from_integer import dequantize
 from napier.activation_training import TrainedActivations
-from napier.loading import load_model, shipped_file
 from napier.normalization import Moments, Normalization, Observer
 from napier.torch_network import unchanged
 from napier.training import Stage, Training, _Trainer, fine_tune
-
-
-@cache
-def digits() -> tuple[FloatNetwork, dict[int, QuantizationParameters], np.ndarray, np.ndarray]:
-    """Float network, scales of its tensors, real images and labels of the shipped test set."""
-    given = dequantize(load_model(None))
-    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
-        images, labels = archive["images"], archive["labels"]
-    return given.network, given.parameters, given.parameters[0].reals(images), labels
 
 
 def begun(stage: Stage, count: int = 64, **changes: Any) -> _Trainer:

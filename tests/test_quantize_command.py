@@ -15,7 +15,7 @@ from golden.files import load_network
 from golden.network import WeightedLayer
 from golden.run import run
 from napier.cli import cli
-from napier.loading import load_model, shipped_file
+from napier.loading import load_model, shipped_digits
 from napier.quantizing import Request, load_source, parse_settings, quantize_document
 from napier.verification import verify_network
 from simulator.hardware import load_hardware
@@ -30,8 +30,7 @@ needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="needs the shared 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder with the digits as codes: calib.npy, x.npy, y.npy, one.npy."""
-    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
-        images, labels = archive["images"], archive["labels"]
+    images, labels = shipped_digits()
     np.save(tmp_path / "calib.npy", images[:10])
     np.save(tmp_path / "x.npy", images[40:90])
     np.save(tmp_path / "y.npy", labels[40:90])

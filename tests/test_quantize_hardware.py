@@ -18,7 +18,7 @@ from golden.quantization.registry import methods
 from golden.run import run
 from napier.quantizing import Request, parse_settings
 from rtl_models.top import TopSimulation, verify_network
-from simulator.hardware import Hardware, hardware_from_dict, load_hardware
+from simulator.hardware import Hardware, changed_hardware, load_hardware
 from simulator.machine import simulate
 
 pytestmark = pytest.mark.rtl
@@ -66,10 +66,8 @@ def small_network() -> FloatNetwork:
 
 def small_array(preset: str, **array: int) -> Hardware:
     """2 x 2 PEs of a preset, its array with other settings."""
-    settings = load_hardware(preset).model_dump(exclude_none=True)
-    settings["array"] |= {"rows": 2, "cols": 2, **array}
-    settings["post"]["lanes"] = 1
-    return hardware_from_dict(settings)
+    array = {"rows": 2, "cols": 2, **array}
+    return changed_hardware(load_hardware(preset), array=array, post={"lanes": 1})
 
 
 def quantized(request: Request, samples: np.ndarray) -> QuantizedNetwork:

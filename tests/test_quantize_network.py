@@ -47,7 +47,7 @@ from golden.quantization.nhot_activations import run_nhot
 from golden.quantization.partial_sums import guaranteed_products, partial_sum_plan
 from golden.quantization.registry import parse_method
 from golden.run import run
-from napier.loading import load_model, shipped_file
+from napier.loading import load_model, shipped_digits
 
 Array = NDArray[Any]
 
@@ -113,8 +113,8 @@ def residual_network() -> FloatNetwork:
 
 
 def digits() -> tuple[Network, Array, Array]:
-    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
-        return load_model(None), archive["images"][:120], archive["labels"][:120]
+    images, labels = shipped_digits()
+    return load_model(None), images[:120], labels[:120]
 
 
 def real_digits() -> tuple[FloatNetwork, NDArray[np.float32], dict[int, QuantizationParameters]]:

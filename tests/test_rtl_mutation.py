@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from golden.errors import ToolError
-from rtl_models.mutants import Dut, Netlist, build
+from rtl_models.dut import Dut
+from rtl_models.equivalence import Prover
+from rtl_models.mutants import Netlist, build
 from rtl_models.mutation import check_netlist, measure
 from rtl_models.stimuli import word
 from rtl_models.subjects import SUBJECTS
@@ -14,6 +16,14 @@ from rtl_models.subjects import SUBJECTS
 KNOWN = {subject.name: subject for subject in SUBJECTS}
 
 pytestmark = [pytest.mark.rtl, pytest.mark.slow]
+
+
+def driven(subject, folder, mutants, seed, cycles):
+    """Netlist, module under its stimuli, and first cycle in which each mutant differs, or -1."""
+    netlist = Netlist(subject, folder, mutants=mutants, seed=seed)
+    dut = Dut(netlist.ports, build(netlist), subject.gates)
+    subject.stimuli(dut, random.Random(1), cycles)
+    return netlist, dut.first_differences(len(netlist.mutants))
 
 
 @pytest.mark.parametrize(
@@ -39,25 +49,17 @@ def test_stimuli_that_never_clear_leave_faults_alive(tmp_path):
 
 
 def test_the_proof_tells_faults_from_equivalent_mutants(tmp_path):
-    subject = KNOWN["tile_counter"]
-    netlist = Netlist(subject, tmp_path, mutants=12, seed=3)
-    dut = Dut(netlist.ports, build(netlist), subject.gates)
-    subject.stimuli(dut, random.Random(1), 2000)
-    first = dut.first_differences(len(netlist.mutants))
+    netlist, first = driven(KNOWN["tile_counter"], tmp_path, mutants=12, seed=3, cycles=2000)
     killed = [mutant for mutant in netlist.mutants if first[mutant.number] >= 0]
     assert len(killed) >= 6
     # A mutant whose outputs differed cannot be proven equal.
-    assert not any(netlist.is_equivalent(mutant) for mutant in killed[:6])
+    assert not any(Prover(netlist).is_equivalent(mutant) for mutant in killed[:6])
     # Without a fault it must be.
-    assert netlist.is_equivalent(replace(killed[0], number=0, options="-mode none"))
+    assert Prover(netlist).is_equivalent(replace(killed[0], number=0, options="-mode none"))
 
 
 def test_without_a_fault_nothing_differs(tmp_path):
-    subject = KNOWN["pe_ternary"]
-    netlist = Netlist(subject, tmp_path, mutants=2, seed=1)
-    dut = Dut(netlist.ports, build(netlist), subject.gates)
-    subject.stimuli(dut, random.Random(1), 300)
-    first = dut.first_differences(2)
+    _, first = driven(KNOWN["pe_ternary"], tmp_path, mutants=2, seed=1, cycles=300)
     assert first[0] == -1
     assert (first[1:] >= 0).all()
 
@@ -66,15 +68,12 @@ def test_the_proof_from_a_reset_tells_faults_from_none(tmp_path):
     subject = replace(
         KNOWN["part_counter"], invariant="", reset="load", steady=("cfg_winograd", "cfg_chunks")
     )
-    netlist = Netlist(subject, tmp_path, mutants=6, seed=1)
-    dut = Dut(netlist.ports, build(netlist), subject.gates)
-    subject.stimuli(dut, random.Random(1), 3000)
-    first = dut.first_differences(len(netlist.mutants))
+    netlist, first = driven(subject, tmp_path, mutants=6, seed=1, cycles=3000)
     killed = [mutant for mutant in netlist.mutants if first[mutant.number] >= 0]
     assert len(killed) >= 3
     # A mutant whose outputs differed cannot be proven equal after the reset that came before.
-    assert not any(netlist.is_equivalent(mutant) for mutant in killed[:3])
-    assert netlist.is_equivalent(replace(killed[0], number=0, options="-mode none"))
+    assert not any(Prover(netlist).is_equivalent(mutant) for mutant in killed[:3])
+    assert Prover(netlist).is_equivalent(replace(killed[0], number=0, options="-mode none"))
 
 
 def test_a_netlist_that_is_not_its_verilog_is_refused(tmp_path):

@@ -22,6 +22,7 @@ from golden.network import (
     Softmax,
     Tensor,
 )
+from napier.loading import shipped_digits
 from rtl_models.top import Bus, TopSimulation, run_program, verify_network
 from simulator.compiler import compile_network
 from simulator.hardware import hardware_from_dict, load_hardware
@@ -309,8 +310,7 @@ def test_a_program_that_does_not_end_is_given_up(builds):
 @pytest.mark.parametrize("simulator", ["icarus", pytest.param("verilator", marks=pytest.mark.long)])
 def test_the_shipped_network(simulator, builds):
     network = load_network(MODELS / "digits.npz")
-    with np.load(MODELS / "digits_test.npz") as archive:
-        images = archive["images"][:1]
+    images = shipped_digits()[0][:1]
     result = verify_network(network, hardware(), [images], TopSimulation(builds, simulator))
     assert result.difference is None
     assert result.counters == 9 * 12 + 13  # of nine layers; of the run, with CYCLES

@@ -14,6 +14,7 @@ from golden.errors import HardwareError
 from golden.files import load_network
 from golden.network import Network, Tensor
 from golden.run import run as run_golden
+from napier.loading import shipped_digits
 from rtl_models.random_networks import random_hardware, random_network
 from simulator.compiler import StepProgram, compile_network, program_layers
 from simulator.descriptors import (
@@ -322,8 +323,7 @@ def test_networks_cut_by_small_buffers_compute_what_golden_does(seed):
 @pytest.mark.parametrize("preset", ["mac4x4", "nhot2_4x4", "mac16x16"])
 def test_the_shipped_network_computes_what_golden_does(preset):
     network = load_network(ROOT / "napier" / "models" / "digits.npz")
-    with np.load(ROOT / "napier" / "models" / "digits_test.npz") as archive:
-        inputs = [archive["images"][:1]]
+    inputs = [shipped_digits()[0][:1]]
     compiled = compile_network(network, exact_accumulators(load_hardware(preset)))
     memory = run_on_paper(compiled, inputs, lazy=True)
     assert_tensors_are_golden(compiled, memory, inputs)

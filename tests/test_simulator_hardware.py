@@ -12,6 +12,7 @@ from golden.errors import HardwareError
 from golden.network import FullyConnected, Requantization
 from simulator.digits import digit_count, signed_digits
 from simulator.hardware import (
+    changed_hardware,
     check_layer_fits,
     hardware_from_dict,
     list_presets,
@@ -420,3 +421,15 @@ def test_the_machine_is_what_the_verilog_depends_on():
     others += [("buffers.activation_bytes", 8192), ("buffers.output_bytes", 4096)]
     identities = {hardware_from_dict(changed(path, value)).machine_id for path, value in others}
     assert len(identities | {base.machine_id}) == 1 + len(others)
+
+
+def test_settings_are_changed_by_table_and_checked_as_a_file_is():
+    hardware = load_hardware("mac4x4")
+    changed = changed_hardware(hardware, "narrow", array={"acc_bits": 16, "spill_interval": 2})
+    assert (changed.name, changed.array.acc_bits, changed.array.spill_interval) == ("narrow", 16, 2)
+    assert changed_hardware(changed, "mac4x4", array=hardware.array.model_dump()) == hardware
+    assert changed_hardware(hardware, post={"lanes": 2}).name == "mac4x4"
+    with pytest.raises(HardwareError, match="acc_bit"):
+        changed_hardware(hardware, array={"acc_bit": 16})
+    with pytest.raises(HardwareError, match="aray"):
+        changed_hardware(hardware, aray={"acc_bits": 16})

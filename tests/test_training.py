@@ -1,7 +1,6 @@
 """Fine-tuning: PyTorch computes what NumPy computes, gradients pass, integers come out."""
 
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from float_digits import digits
 
 from golden.certificates import certify
 from golden.errors import InputError
@@ -32,14 +32,12 @@ from golden.float_network import (
 )
 from golden.float_run import rounded, run_float
 from golden.network import Network, Padding, WeightedLayer
-from golden.quantization.activations import QuantizationParameters
 from golden.quantization.calibrate import Settings, WeightSettings, quantize_network
-from golden.quantization.from_integer import dequantize
 from golden.quantization.registry import parse_method
 from golden.ranges import clamp_ranges
 from golden.run import run
 from napier.activation_training import TrainedActivations
-from napier.loading import load_model, shipped_file
+from napier.loading import load_model
 from napier.torch_network import TorchNetwork
 from napier.training import (
     FineTuned,
@@ -146,15 +144,6 @@ def test_a_network_comes_back_as_it_went_in() -> None:
 
 
 # -- the digits network that ships, as a float network ---------------------------------------------
-
-
-@cache
-def digits() -> tuple[FloatNetwork, dict[int, QuantizationParameters], np.ndarray, np.ndarray]:
-    """Float network, scales of its tensors, real images and labels of the shipped test set."""
-    given = dequantize(load_model(None))
-    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
-        images, labels = archive["images"], archive["labels"]
-    return given.network, given.parameters, given.parameters[0].reals(images), labels
 
 
 def tuned(stages: list[Stage], count: int = 96, **changes: object) -> FineTuned:

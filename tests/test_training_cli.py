@@ -17,7 +17,7 @@ from golden.run import run
 from napier import finetuning
 from napier.cli import main
 from napier.finetuning import SCHEMA
-from napier.loading import shipped_file
+from napier.loading import shipped_digits
 
 Napier = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -27,8 +27,7 @@ def napier(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Napier:
     """The command, in this process; a few test images lie in its folder."""
-    with np.load(shipped_file("digits_test.npz"), allow_pickle=False) as archive:
-        images, labels = archive["images"], archive["labels"]
+    images, labels = shipped_digits()
     np.save(tmp_path / "x.npy", images[:64])
     np.save(tmp_path / "y.npy", labels[:64])
     np.save(tmp_path / "t.npy", images[400:440])

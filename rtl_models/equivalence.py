@@ -1,0 +1,446 @@
+"""Proofs that a single fault of a netlist is none: nothing that means something differs.
+
+Registers and kept modules are cut out of the netlist and of the mutated one: what they put out is
+a free input of both, what they take in must be equal. A solver then looks for a state and legal
+inputs that tell the two apart.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rtl_models.dut import Ports
+from rtl_models.mutants import MOST_MUTANTS, REGISTERS, TOP, Mutant, Netlist, Subject
+from rtl_models.runner import find_tool, yosys
+
+PROVEN_BY_YOSYS = "SAT proof finished - no model found: SUCCESS!"
+PROVEN_BY_ABC = "UNSATISFIABLE"
+PROVEN_BY_PDR = "Property proved."
+PROOF_TIMEOUT_SECONDS = 150
+
+
+class Prover:
+    """Puts mutants of a netlist to solvers.
+
+    Parameters
+    ----------
+    netlist : Netlist
+    """
+
+    def __init__(self, netlist: Netlist) -> None:
+        self.netlist, self.subject, self.folder = netlist, netlist.subject, netlist.folder
+        self._pins: dict[str, dict[str, list[Any]]] = {}
+
+    def is_equivalent(self, mutant: Mutant) -> bool:
+        """Whether the mutant has the module's outputs and next states, from every state.
+
+        Where that is not proven with the kept modules cut out, they come back into both, and only
+        registers are cut.
+        """
+        if self.netlist.is_unread(mutant):
+            return True
+        folder = self.folder / f"proof_{mutant.number}"
+        folder.mkdir(exist_ok=True)
+        (folder / "mutate.ys").write_text(
+            f"read_rtlil {self.folder}/plain.il\nmutate {mutant.options}\n"
+            f"write_json {folder}/mutated.json\n"
+        )
+        yosys(f"script {folder}/mutate.ys")
+        gold, gate = self.folder / "plain.json", folder / "mutated.json"
+        problem, matters = self._problem(folder, gold, gate), self.subject.matters
+        if _step_proven(folder, problem.miter(matters)):
+            return True
+        # What does not matter may be anything then; where all matters, it must not differ.
+        named = any(_part(part)[0] in problem.cut.registers for part in matters)
+        if named and _step_proven(folder, problem.miter({})):
+            return True
+        if self.subject.reset and self._proven_from_reset(folder, gold, gate):
+            return True
+        if not self.netlist.kept or not self.subject.deep_proofs:
+            return False
+        whole = self._filled(folder, gold, gate, self.netlist.kept)
+        return _step_proven(folder, self._problem(folder, *whole).miter(matters))
+
+    def _proven_from_reset(self, folder: Path, gold: Path, gate: Path) -> bool:
+        """Whether two netlists do the same in every cycle after one that resets them.
+
+        Both are in the same state before it, whichever it is. Kept modules are cut out, but for
+        those that are opened: as long as both take in the same they put out the same.
+        """
+        if self.subject.opened:
+            opened = tuple(
+                name
+                for name in self.netlist.kept
+                if set(name.split("\\")) & set(self.subject.opened)
+            )
+            gold, gate = self._filled(folder, gold, gate, opened)
+        return _sequence_proven(folder, self._problem(folder, gold, gate).sequence())
+
+    def _filled(
+        self, folder: Path, gold: Path, gate: Path, opened: tuple[str, ...]
+    ) -> tuple[Path, Path]:
+        """Both netlists with some kept modules put in as gates."""
+        name = "whole.json" if opened == self.netlist.kept else "opened.json"
+        if not (self.folder / name).exists():
+            self._fill(gold, self.folder / name, opened)
+        self._fill(gate, folder / name, opened)
+        return self.folder / name, folder / name
+
+    def _fill(self, netlist: Path, whole: Path, opened: tuple[str, ...]) -> None:
+        """Put kept modules into a netlist that has been cut from them, as gates."""
+        plain = whole.with_suffix(".v")
+        closed = " ".join(
+            re.sub(r"\W", "?", name) for name in self.netlist.kept if name not in opened
+        )
+        yosys(
+            f"read_json {netlist}; delete =A:blackbox; write_verilog -noattr {plain};"
+            f" design -reset; read_verilog -sv {plain} {self.netlist.kept_files[0]};"
+            f" hierarchy -check -top {TOP}; proc;"
+            + (f" blackbox {closed};" if closed else "")
+            + " flatten; memory -nomap; memory_map; techmap; opt_clean;"
+            f" dfflegalize -cell $_DFF_P_ x; splitnets; write_json {whole}"
+        )
+        design = json.loads(whole.read_text())
+        for cell in design["modules"][TOP]["cells"].values():  # a name that was escaped
+            cell["type"] = cell["type"].removeprefix("\\")
+        whole.write_text(json.dumps(design))
+
+    def _problem(self, folder: Path, gold: Path, gate: Path) -> _Problem:
+        """Write both netlists cut, as gold.json and gate.json."""
+        designs = {"gold": json.loads(gold.read_text()), "gate": json.loads(gate.read_text())}
+        # A fault at a register's output, or a pin behind it, takes some of its names away.
+        named = set.intersection(*(_register_names(design) for design in designs.values()))
+        cuts = {name: self._cut(design["modules"][TOP], named) for name, design in designs.items()}
+        for name, cut in cuts.items():
+            (folder / f"{name}.json").write_text(json.dumps({"modules": {name: cut.module}}))
+        return _Problem(self.subject, self.netlist.ports, cuts["gate"])
+
+    def _meanings(self, module: str) -> dict[str, list[Any]]:
+        """Bits of each pin of a kept module: None if unused, 0 or 1 if constant, else `...`.
+
+        A bit is unused where no gate of the module reads it.
+        """
+        if module in self._pins:
+            return self._pins[module]
+        path = self.folder / "pins.json"
+        yosys(
+            f"read_verilog -sv {self.netlist.kept_files[0]}; hierarchy -check -top \\{module};"
+            " proc; flatten; opt_expr; memory -nomap; techmap t:$* t:$mul %d t:$mem* %d;"
+            " rename -top pins;"
+            + " opt_expr -full -keepdc; opt_reduce -full; opt_clean -purge;" * 2
+            + f" write_json {path}"
+        )
+        found = json.loads(path.read_text())["modules"]["pins"]
+        used = {
+            bit
+            for cell in found["cells"].values()
+            for port, bits in cell["connections"].items()
+            if cell["port_directions"][port] == "input"
+            for bit in bits
+        }
+        used |= {
+            bit
+            for port in found["ports"].values()
+            if port["direction"] == "output"
+            for bit in port["bits"]
+        }
+        meanings: dict[str, list[Any]] = {}
+        self._pins[module] = meanings
+        for name, port in found["ports"].items():
+            if port["direction"] == "output":
+                meanings[name] = [bit if bit in ("0", "1") else ... for bit in port["bits"]]
+            else:
+                meanings[name] = [... if bit in used else None for bit in port["bits"]]
+        return meanings
+
+    def _cut(self, module: dict[str, Any], named: set[str]) -> _Cut:
+        """Turn outputs of registers and kept modules into `state`, their inputs into `next`.
+
+        Registers come in the order of their first name among `named`, which both netlists have.
+        """
+        nets: dict[Any, str] = {}
+        # Registers that an output shows have its name and none of their own.
+        for wire_name in sorted(
+            module["netnames"], key=lambda each: (each in module["ports"], each)
+        ):
+            if wire_name in named:
+                nets.setdefault(module["netnames"][wire_name]["bits"][0], wire_name)
+
+        def order(item: tuple[str, dict[str, Any]]) -> str:
+            """Sort registers by their names, which all netlists have in common."""
+            cell_name, cell = item
+            return str(nets.get(cell["connections"].get("Q", [None])[0], cell_name))
+
+        state: list[Any] = []
+        following: list[Any] = []
+        place: dict[Any, tuple[int, int]] = {}  # register bit -> place in `state` and in `next`
+        constants: dict[Any, str] = {}
+        for cell_name, cell in sorted(module["cells"].items(), key=order):
+            if cell["type"] not in ("$_DFF_P_", *self.netlist.kept):
+                continue
+            if cell["type"] == "$_DFF_P_":
+                place[cell["connections"]["Q"][0]] = len(state), len(following)
+            kept = cell["type"] in self.netlist.kept
+            meanings = self._meanings(cell["type"]) if kept else {}
+            for port, bits in sorted(cell["connections"].items()):
+                means = meanings.get(port, [...] * len(bits))
+                if cell["port_directions"][port] == "output":
+                    state += [bit for bit, mean in zip(bits, means, strict=True) if mean is ...]
+                    constants |= {
+                        bit: mean for bit, mean in zip(bits, means, strict=True) if mean is not ...
+                    }
+                elif port not in ("C", "clk"):
+                    following += [bit for bit, mean in zip(bits, means, strict=True) if mean]
+            del module["cells"][cell_name]
+        _tie(module, constants)
+        # Yosys wrote a wire of several bits as one wire a bit, name[bit].
+        registers: dict[str, dict[int, tuple[int, int]]] = {}
+        for wire_name, wire in module["netnames"].items():
+            if wire["hide_name"] or wire["bits"][0] not in place:
+                continue
+            whole, _, index = wire_name.rstrip("]").rpartition("[")
+            name_of, bit = (whole, int(index)) if wire_name[-1] == "]" else (wire_name, 0)
+            registers.setdefault(name_of, {})[bit] = place[wire["bits"][0]]
+        if not state:
+            return _Cut(module, 0, 0, registers, {})
+        module["ports"]["state"] = {"direction": "input", "bits": state}
+        module["ports"]["next"] = {"direction": "output", "bits": following}
+        return _Cut(module, len(state), len(following), registers, dict(place.values()))
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A netlist whose registers and kept modules are ports, `state` and `next`.
+
+    Parameters
+    ----------
+    module : dict
+        As Yosys writes it in JSON.
+    state_bits, next_bits : int
+        Of these ports.
+    registers : dict
+        Places in both of every bit, by name of the register.
+    following : dict of int to int
+        Bits of `next` by those of `state`, where they are registers.
+    """
+
+    module: dict[str, Any]
+    state_bits: int
+    next_bits: int
+    registers: Mapping[str, Mapping[int, tuple[int, int]]]
+    following: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What must be shown of the modules `gold` and `gate`, which are cut alike."""
+
+    subject: Subject
+    ports: Ports
+    cut: _Cut
+
+    def miter(self, partly: Mapping[str, str]) -> str:
+        """Verilog whose output tells that something differs that means something."""
+        text = self._sides("miter")
+        premises, claims = [self.subject.legal], []
+        if self.cut.state_bits:
+            text += self._registers_of("now", 0, partly)
+            text += self._registers_of("after", 1, partly)
+            # `other` is what the mutant holds where a register does not matter.
+            text += f"  wire [{self.cut.state_bits - 1}:0] mutant_state = now.matters & state |"
+            text += " ~now.matters & other;\n"
+            claims.append("((next ^ mutant_next) & after.matters_next) == 0")
+        meaning = ""
+        if self.subject.invariant:
+            meaning = "!now.holds || "
+            premises.append(f"({self.subject.begins}) || now.holds")
+            claims.append("after.holds")
+        claims += [f"{meaning}{claim}" for claim in self._same_outputs()]
+        given, same = (" && ".join(f"({each})" for each in part) for part in (premises, claims))
+        return text + f"  assign differs = {given} && !({same});\nendmodule\n"
+
+    def sequence(self) -> str:
+        """Verilog of both netlists with their registers; the output tells that they differ."""
+        subject, following = self.subject, self.cut.following
+        state_bits, next_bits = range(self.cut.state_bits - 1, -1, -1), range(self.cut.next_bits)
+        held = "".join("01"[bit in following] for bit in state_bits)
+        taken_in = "".join("10"[bit in following.values()] for bit in reversed(next_bits))
+        text = self._sides("sequence", state=False)
+        text += "  reg started = 0, broken = 0;\n"
+        text += f"  wire [{self.cut.state_bits - 1}:0] held = {self.cut.state_bits}'b{held};\n"
+        for prefix in ("", "mutant_"):
+            after = [
+                f"{prefix}next[{following[bit]}]" if bit in following else "1'b0"
+                for bit in state_bits
+            ]
+            text += f"  reg [{self.cut.state_bits - 1}:0] {prefix}registers_q = 0;\n"
+            text += f"  assign {prefix}state = started ? held & {prefix}registers_q |"
+            text += " ~held & other : other;\n"
+            text += f"  always @(posedge clk) {prefix}registers_q <= {{{', '.join(after)}}};\n"
+        text += self._registers_of("now", 0, {}, f"  wire fits = {subject.contract};\n")
+        premises = [subject.legal, f"started || ({subject.reset})", "now.fits"]
+        for name in subject.steady:
+            text += f"  reg [{self.ports.inputs[name] - 1}:0] past_{name} = 0;\n"
+            text += f"  always @(posedge clk) past_{name} <= {name};\n"
+            premises.append(f"({subject.reset}) || {name} == past_{name}")
+        claims = [
+            *self._same_outputs(),
+            f"((next ^ mutant_next) & {self.cut.next_bits}'b{taken_in}) == 0",
+        ]
+        given, same = (" && ".join(f"({each})" for each in part) for part in (premises, claims))
+        text += f"  wire given = {given};\n  always @(posedge clk) started <= 1;\n"
+        text += "  always @(posedge clk) broken <= broken || !given;\n"
+        return text + f"  assign differs = !broken && given && !({same});\nendmodule\n"
+
+    def _sides(self, name: str, *, state: bool = True) -> str:
+        """Begin a module that holds both netlists; `state` of the first may be an input."""
+        inputs, outputs = dict(self.ports.inputs), dict(self.ports.outputs)
+        ports = ["output wire differs"]
+        if self.cut.state_bits:
+            outputs["next"] = self.cut.next_bits
+            inputs |= {"other": self.cut.state_bits} | (
+                {"state": self.cut.state_bits} if state else {}
+            )
+        ports += [f"input wire [{bits - 1}:0] {port}" for port, bits in inputs.items()]
+        text = f"`default_nettype none\nmodule {name}({', '.join(ports)}"
+        text += ");\n" if state else ", input wire clk);\n"
+        clock = [".clk(1'b0)"] if self.ports.clocked else []
+        for side, prefix in (("gold", ""), ("gate", "mutant_")):
+            text += "".join(
+                f"  wire [{bits - 1}:0] {prefix}{port};\n" for port, bits in outputs.items()
+            )
+            pins = [f".{port}({port})" for port in inputs if port not in ("state", "other")]
+            if self.cut.state_bits:
+                pins.append(f".state({prefix}state)")
+                text += "" if state else f"  wire [{self.cut.state_bits - 1}:0] {prefix}state;\n"
+            pins += [f".{port}({prefix}{port})" for port in outputs]
+            text += f"  {side} u_{side}({', '.join(clock + pins)});\n"
+        return text
+
+    def _same_outputs(self) -> list[str]:
+        """Verilog conditions that outputs are the same where they mean something."""
+        claims = []
+        for name in self.ports.outputs:
+            gate = self.subject.gates.get(name, "")
+            same = f"{name} == mutant_{name}"
+            if gate.endswith("[]"):
+                gate = gate.removesuffix("[]")
+                bits = self.ports.outputs[name] // self.ports.outputs[gate]
+                means = ", ".join(
+                    f"{{{bits}{{{gate}[{i}]}}}}" for i in reversed(range(self.ports.outputs[gate]))
+                )
+                same = f"(({name} ^ mutant_{name}) & {{{means}}}) == 0"
+            elif gate:
+                same = f"!(|{{{gate.replace('|', ', ')}}}) || {same}"
+            claims.append(same)
+        return claims
+
+    def _registers_of(
+        self, block: str, side: int, partly: Mapping[str, str], also: str = ""
+    ) -> str:
+        """Verilog block with the registers by name, before or after the cycle, and `holds`."""
+        text = f"  generate if (1) begin : {block}\n"
+        for name, bits in self.cut.registers.items():
+            vector, width = ("state", "next")[side], max(bits) + 1
+            values = ", ".join(
+                f"{vector}[{bits[bit][side]}]" if bit in bits else "1'b0"
+                for bit in reversed(range(width))
+            )
+            text += f"    wire [{width - 1}:0] \\{name} = {{{values}}};\n"
+        matters, matters_next = ["1'b1"] * self.cut.state_bits, ["1'b1"] * self.cut.next_bits
+        for part, condition in partly.items():
+            name, high, low = _part(part)
+            following = self.subject.matters_after.get(part, condition)
+            # Those of kept modules are there only where these are looked at.
+            for bit, (in_state, in_next) in self.cut.registers.get(name, {}).items():
+                if low <= bit <= high:
+                    matters[in_state] = f"({condition})"
+                    matters_next[in_next] = f"({following})"
+        for name, conditions in (("matters", matters), ("matters_next", matters_next)):
+            values = ", ".join(reversed(conditions))
+            text += f"    wire [{len(conditions) - 1}:0] {name} = {{{values}}};\n"
+        text += f"    wire holds = {self.subject.invariant or 1};\n  {also}"
+        return text + "  end endgenerate\n"
+
+
+def _step_proven(folder: Path, miter: str) -> bool:
+    """Whether outputs and next states are never told apart."""
+    (folder / "miter.v").write_text(miter)
+    yosys(
+        f"read_json {folder}/gold.json; read_json {folder}/gate.json;"
+        f" read_verilog -sv {folder}/miter.v; hierarchy -top miter; proc; flatten; opt -full;"
+        f" write_rtlil {folder}/miter.il; techmap; opt; aigmap; opt_clean;"
+        f" write_aiger {folder}/miter.aig"
+    )
+    # ABC merges what is equal inside of both first, which multipliers need.
+    said = _abc(f"read_aiger {folder}/miter.aig; strash; iprove")
+    proven = PROVEN_BY_ABC in said
+    if not proven:
+        said = yosys(
+            f"read_rtlil {folder}/miter.il; sat -prove differs 0 -show-public"
+            f" -timeout {PROOF_TIMEOUT_SECONDS} miter"
+        )
+        proven = PROVEN_BY_YOSYS in said
+    (folder / "said.txt").write_text(said)  # tells a state and inputs that differ, if any
+    return proven
+
+
+def _sequence_proven(folder: Path, sequence: str) -> bool:
+    """Whether nothing is told apart in any cycle."""
+    (folder / "sequence.v").write_text(sequence)
+    yosys(
+        f"read_json {folder}/gold.json; read_json {folder}/gate.json;"
+        f" read_verilog -sv {folder}/sequence.v; hierarchy -top sequence; proc; flatten;"
+        " opt -full; techmap; opt; dfflegalize -cell $_DFF_P_ 0; aigmap; opt_clean;"
+        f" write_aiger -zinit {folder}/sequence.aig"
+    )
+    said = _abc(f"read_aiger {folder}/sequence.aig; strash; scorr; pdr")
+    (folder / "said_from_reset.txt").write_text(said)
+    return PROVEN_BY_PDR in said
+
+
+def _register_names(design: Mapping[str, Any]) -> set[str]:
+    """Names of nets that flip-flops drive."""
+    module = design["modules"][TOP]
+    driven = {
+        cell["connections"]["Q"][0]
+        for cell in module["cells"].values()
+        if cell["type"] == "$_DFF_P_"
+    }
+    return {
+        name
+        for name, wire in module["netnames"].items()
+        if not wire["hide_name"] and name != REGISTERS and wire["bits"][0] in driven
+    }
+
+
+def _part(text: str) -> tuple[str, int, int]:
+    """Register of ``a[high:low]``, and its bits; of ``a`` they are all."""
+    found = re.fullmatch(r"(.*)\[(\d+):(\d+)\]", text)
+    return (found[1], int(found[2]), int(found[3])) if found else (text, MOST_MUTANTS, 0)
+
+
+def _tie(module: dict[str, Any], constants: Mapping[Any, str]) -> None:
+    """Put constants in the place of nets."""
+    for cell in module["cells"].values():
+        for port, bits in cell["connections"].items():
+            cell["connections"][port] = [constants.get(bit, bit) for bit in bits]
+    for port in module["ports"].values():
+        port["bits"] = [constants.get(bit, bit) for bit in port["bits"]]
+
+
+def _abc(script: str) -> str:
+    """Run the ABC that comes with Yosys; it says nothing where it takes too long."""
+    command = [find_tool("yosys-abc"), "-c", script]
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=PROOF_TIMEOUT_SECONDS
+        ).stdout
+    except subprocess.TimeoutExpired:
+        return ""
