@@ -75,7 +75,7 @@ def load_model(model: str | None) -> Network:
             "and without MODEL the network that ships with Napier is run"
         )
     if path.is_dir():
-        raise ModelError(f"{model} is a folder, not a model file; give a .tflite or .npz file")
+        raise ModelError(f"{model} is a folder, not a model file; give a file in it")
     if not path.is_file():
         raise ModelError(f"{model} is a device or pipe, not a model file; copy it to a file first")
     if path.suffix == ".tflite":

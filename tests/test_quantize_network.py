@@ -493,6 +493,8 @@ def test_an_unknown_layer_and_missing_samples_are_named() -> None:
     found, _, parameters = real_digits()
     with pytest.raises(InputError, match="easyquant needs samples"):
         quantize_network(found, with_method("easyquant"), None, parameters)
+    with pytest.raises(InputError, match="calibrate on are 0, which tells no scale"):
+        quantize_network(network, uniform, np.zeros((2, 6, 6, 2), np.float32))
 
 
 def test_linear_sums_agree_with_the_integer_convolution() -> None:

@@ -304,6 +304,11 @@ class _Calibration:
 
     def _check(self) -> None:
         if self.inputs is not None:
+            if not any(array.any() for array in self.inputs.values()):
+                raise InputError(
+                    "all values of the samples to calibrate on are 0, which tells no scale; give"
+                    " samples such as the network will see"
+                )
             return
         missing = [i for i in range(len(self.network.tensors)) if i not in self.held]
         wanted = [each.method.name for each in self.chosen.values() if self._wants(each)]
