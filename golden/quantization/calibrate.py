@@ -304,7 +304,7 @@ class _Calibration:
 
     def _check(self) -> None:
         if self.inputs is not None:
-            if not any(array.any() for array in self.inputs.values()):
+            if not any(self.inputs[index].any() for index in self.network.inputs):
                 raise InputError(
                     "all values of the samples to calibrate on are 0, which tells no scale; give"
                     " samples such as the network will see"
