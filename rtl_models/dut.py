@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import random
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.errors import ToolError
-from rtl_models.runner import find_tool
+from rtl_models.runner import find_tool, run_tool, verilator_include
 
 Words = NDArray[np.uint32]
 
 PRESET = "preset"
-"""Input of a netlist with mutants: registers load `preset_value`."""
+PRESET_VALUE = f"{PRESET}_value"
+"""Inputs of a netlist with mutants: registers load this value."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def compile_library(
     command.append("-fno-const-bit-op-tree")
     command += ["--top-module", top, "--prefix", "Vmutants", "--Mdir", str(folder)]
     command += [f"-G{name}={value}" for name, value in (parameters or {}).items()]
-    _call([*command, *map(str, files)])
+    run_tool([*command, *map(str, files)])
     inputs, outputs = layout(ports.inputs), layout(ports.outputs)
     (folder / "driver.cpp").write_text(
         _DRIVER.format(
@@ -152,7 +151,7 @@ def compile_library(
             out_words=_words(ports.outputs),
         )
     )
-    root = _verilator_include()
+    root = verilator_include()
     library = folder / "mutants.so"
     # One unit: its headers take longer than most modules.
     whole = folder / "whole.cc"
@@ -160,13 +159,8 @@ def compile_library(
     whole.write_text("".join(f'#include "{name}"\n' for name in units))
     command = ["g++", "-O1", "-shared", "-fPIC", "-std=c++17", "-pthread"]
     command += [f"-I{folder}", f"-I{root}", f"-I{root / 'vltstd'}", "-o", str(library)]
-    _call([*command, str(whole), *map(str, _runtime())])
+    run_tool([*command, str(whole), *map(str, _runtime())])
     return library
-
-
-@cache
-def _verilator_include() -> Path:
-    return Path(_call([find_tool("verilator"), "--getenv", "VERILATOR_ROOT"]).strip()) / "include"
 
 
 _RUNTIME_FOLDER = TemporaryDirectory(prefix="napier_verilator_", ignore_cleanup_errors=True)
@@ -175,27 +169,14 @@ _RUNTIME_FOLDER = TemporaryDirectory(prefix="napier_verilator_", ignore_cleanup_
 @cache
 def _runtime() -> tuple[Path, ...]:
     """Compile Verilator's runtime once for all modules."""
-    root, objects = _verilator_include(), []
+    root, objects = verilator_include(), []
     for name in ("verilated", "verilated_threads"):
         unit = root / f"{name}.cpp"
         if unit.exists():
             objects.append(Path(_RUNTIME_FOLDER.name) / f"{name}.o")
             command = ["g++", "-O1", "-c", "-fPIC", "-std=c++17", "-pthread", f"-I{root}"]
-            _call([*command, f"-I{root / 'vltstd'}", str(unit), "-o", str(objects[-1])])
+            run_tool([*command, f"-I{root / 'vltstd'}", str(unit), "-o", str(objects[-1])])
     return tuple(objects)
-
-
-def _call(command: Sequence[str]) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except FileNotFoundError:
-        raise ToolError(
-            f"{command[0]} is needed but not installed; install it with: sudo apt-get install"
-            f" {command[0]}"
-        ) from None
-    except subprocess.CalledProcessError as error:
-        lines = (error.stderr or error.stdout).strip().splitlines() or ["no message"]
-        raise ToolError(f"{Path(command[0]).name} failed: {lines[0]}") from None
 
 
 def layout(widths: Mapping[str, int]) -> dict[str, tuple[int, int]]:
@@ -298,11 +279,11 @@ class Dut:
         """Draw inputs that load the registers which the subject lets be loaded."""
         if PRESET not in self.ports.inputs:  # the module itself has none
             return {}
-        bits = self.ports.inputs[f"{PRESET}_value"]
+        bits = self.ports.inputs[PRESET_VALUE]
         value = rng.getrandbits(bits)
         for _ in range(rng.randrange(9)):  # the more ones, the further a carry goes
             value |= rng.getrandbits(bits)
-        return {PRESET: rng.random() < probability, f"{PRESET}_value": value}
+        return {PRESET: rng.random() < probability, PRESET_VALUE: value}
 
     def preset(self, rng: random.Random) -> None:
         """Load these registers in a cycle of its own."""

@@ -15,7 +15,6 @@ cycles.
 from __future__ import annotations
 
 import ctypes
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,9 +26,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.errors import ToolError
 from rtl_models.parameters import engine_parameters
-from rtl_models.runner import find_tool
+from rtl_models.runner import find_tool, run_tool, verilator_include
 from rtl_models.sources import sources
 from simulator.hardware import Hardware, load_hardware
 from simulator.stepped import array_config, array_inputs, array_outputs, reset_array
@@ -303,33 +301,19 @@ def build(hardware: Hardware, folder: Path) -> Path:
     )
     parameters = {**engine_parameters(hardware), "X_W": hardware.operand_bits}
     generics = [f"-G{name}={parameters[name]}" for name in PARAMETERS]
-    _call(
+    run_tool(
         [verilator, "--cc", "-O3", "--top-module", TOP, "--Mdir", str(folder), "-DSYNTHESIS"]
         + [*generics, str(config), *map(str, sources(TOP))]
     )
     (folder / "shim.cpp").write_text(shim_source(hardware))
-    root = Path(_call([verilator, "--getenv", "VERILATOR_ROOT"]).strip()) / "include"
+    root = verilator_include()
     runtime = [root / name for name in ("verilated.cpp", "verilated_threads.cpp")]
     library = folder / "lockstep.so"
     command = ["g++", "-O2", "-shared", "-fPIC", "-std=c++17", "-pthread"]
     command += [f"-I{folder}", f"-I{root}", f"-I{root / 'vltstd'}", "-o", str(library)]
     units = [*folder.glob("*.cpp"), *(unit for unit in runtime if unit.exists())]
-    _call([*command, *map(str, sorted(units))])
+    run_tool([*command, *map(str, sorted(units))])
     return library
-
-
-def _call(command: list[str], folder: Path | None = None) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
-    except FileNotFoundError:
-        raise ToolError(
-            f"{command[0]} is needed but not installed; install it with: sudo apt-get install"
-            f" {command[0]}"
-        ) from None
-    except subprocess.CalledProcessError as error:
-        lines = (error.stderr or error.stdout).strip().splitlines() or ["no message"]
-        raise ToolError(f"{Path(command[0]).name} failed: {lines[0]}") from None
-    return done.stdout
 
 
 @numba.njit
@@ -692,8 +676,8 @@ def replay(
     (folder / "replay.v").write_text(bench, encoding="ascii")
     program = folder / "replay.vvp"
     files = [str(folder / "replay.v"), *map(str, verilog)]
-    _call([find_tool("iverilog"), "-g2012", "-s", "replay", "-o", str(program), *files])
-    said = _call([find_tool("vvp"), "-n", str(program.resolve()), "-fst"], folder)
+    run_tool([find_tool("iverilog"), "-g2012", "-s", "replay", "-o", str(program), *files])
+    said = run_tool([find_tool("vvp"), "-n", str(program.resolve()), "-fst"], folder)
     value = [line for line in said.splitlines() if not line.startswith("FST")][-1]
     return value, folder / "waves.fst"
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -256,6 +257,34 @@ def yosys(script: str) -> str:
     if code:
         raise ToolError(f"yosys failed: {' | '.join(said.strip().splitlines()[-5:])}")
     return said
+
+
+def run_tool(command: Sequence[str], folder: Path | None = None) -> str:
+    """Run a program in `folder`; return what it printed.
+
+    Raises
+    ------
+    ToolError
+        It is missing or failed.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    except FileNotFoundError:
+        raise ToolError(
+            f"{command[0]} is needed but not installed; install it with: sudo apt-get install"
+            f" {command[0]}"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        lines = (error.stderr or error.stdout).strip().splitlines() or ["no message"]
+        raise ToolError(f"{Path(command[0]).name} failed: {lines[0]}") from None
+    return done.stdout
+
+
+@cache
+def verilator_include() -> Path:
+    """Folder of Verilator's headers and of its runtime's sources."""
+    root = run_tool([find_tool("verilator"), "--getenv", "VERILATOR_ROOT"])
+    return Path(root.strip()) / "include"
 
 
 def _complaints(tool: str, arguments: Sequence[str]) -> str:
