@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rtl_models.dut import PRESET, Dut, compile_library, read_ports
+from rtl_models.dut import PRESET, PRESET_VALUE, Dut, compile_library, read_ports
+from rtl_models.netlist_ports import (
+    REGISTERS,
+    free_net,
+    new_cell,
+    preset_registers,
+    show_registers,
+)
 from rtl_models.runner import yosys
 from rtl_models.sources import sources
 
@@ -24,9 +31,6 @@ SELECT = "mutant_select"
 """Input of the mutated netlist: 0 is the module as it is, i the i-th mutant."""
 
 SELECT_BITS = 16
-REGISTERS = "registers"
-"""Output of the netlist: registers that are compared."""
-
 MOST_MUTANTS = 10_000_000
 """More than any module has: Yosys 0.23 may search forever for a list that is nearly all of them."""
 
@@ -57,6 +61,9 @@ class Subject:
         Registers that the stimuli may load (`Dut.preset`), for the same reason.
     kept : tuple of str
         Modules below that are not mutated: they are subjects themselves.
+    watched_below, presets_below : tuple of str
+        As `watched` and `presets`, of registers in the module and at any depth in those kept.
+        Mutants are drawn without them.
     deep_proofs : bool
         Whether what these do with a difference is looked at by the proofs.
     legal : str
@@ -91,6 +98,8 @@ class Subject:
     watched: tuple[str, ...] = ()
     presets: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    watched_below: tuple[str, ...] = ()
+    presets_below: tuple[str, ...] = ()
     deep_proofs: bool = True
     legal: str = "1'b1"
     invariant: str = ""
@@ -101,6 +110,10 @@ class Subject:
     steady: tuple[str, ...] = ()
     contract: str = "1'b1"
     opened: tuple[str, ...] = ()
+
+
+Pin = tuple[str, str, int]
+"""Cell, port and bit."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +151,8 @@ class Netlist:
         if subject.registers or subject.watched:
             self._show_registers()
         if subject.presets:
-            self._add_presets()
-        (folder / "plain.json").write_text(json.dumps(self._plain))
-        yosys(
-            f"read_json {folder}/plain.json; write_rtlil {folder}/plain.il;"
-            f" mutate -list {MOST_MUTANTS} -module {TOP} -o {folder}/list.ys"
-        )
+            self._add_presets(self._flip_flops(subject.presets), [])
+        self._write(f" mutate -list {MOST_MUTANTS} -module {TOP} -o {folder}/list.ys")
         lines = (folder / "list.ys").read_text().splitlines()
         # A fault of a clock pin is a fault of the clock tree, not of the logic.
         untouched = (" -port C ", " -port \\C ", f" {PRESET}", " \\clk ", *self._shown)
@@ -154,6 +163,9 @@ class Netlist:
         ]
         options = random.Random(seed).sample(options, min(mutants, len(options)))
         self.mutants = [Mutant(number, text) for number, text in enumerate(options, 1)]
+        if subject.watched_below or subject.presets_below:
+            self._open_kept()
+            self._write()
         script = [f"read_rtlil {folder}/plain.il"]
         script += [
             f"mutate -ctrl {SELECT} {SELECT_BITS} {m.number} {m.options}" for m in self.mutants
@@ -201,6 +213,12 @@ class Netlist:
             f" abc -g gates; splitnets; opt_clean -purge; write_json {folder}/gates.json"
         )
 
+    def _write(self, script: str = "") -> None:
+        """Write plain.json and plain.il."""
+        path = self.folder / "plain.json"
+        path.write_text(json.dumps(self._plain))
+        yosys(f"read_json {path}; write_rtlil {self.folder}/plain.il;{script}")
+
     def _read_kept(self) -> None:
         """Connect pins of the kept modules that show registers."""
         top = self._plain["modules"][TOP]
@@ -243,53 +261,107 @@ class Netlist:
         bits = [bit for cell in cells for bit in cell["connections"]["Q"]] + self._shown_bits
         module["ports"][REGISTERS] = {"direction": "output", "bits": bits}
 
-    def _add_presets(self) -> None:
-        """Let registers load a value; the gates that do it are not mutated."""
+    def _add_presets(
+        self, cells: list[dict[str, Any]], kept: list[tuple[dict[str, Any], int]]
+    ) -> None:
+        """Let flip-flops, and some bits in kept modules, load a value; no gate is mutated."""
         module = self._plain["modules"][TOP]
-        cells = self._flip_flops(self.subject.presets)
-        used = [bit for wire in module["netnames"].values() for bit in wire["bits"]]
-        net = 1 + max(bit for bit in used if isinstance(bit, int))
-        ports = {PRESET: [net], f"{PRESET}_value": list(range(net + 1, net + 1 + len(cells)))}
+        net = free_net(module)
+        width = len(cells) + sum(bits for _, bits in kept)
+        ports = {PRESET: [net], PRESET_VALUE: list(range(net + 1, net + 1 + width))}
         for name, bits in ports.items():
             module["ports"][name] = {"direction": "input", "bits": bits}
-        net += 1 + len(cells)
+        net += 1 + width
         for place, cell in enumerate(cells):
-            pins = {"A": cell["connections"]["D"], "B": [ports[f"{PRESET}_value"][place]]}
-            pins |= {"S": [ports[PRESET][0]], "Y": [net + place]}
+            pins = {"A": cell["connections"]["D"], "B": [ports[PRESET_VALUE][place]]}
+            pins |= {"S": ports[PRESET], "Y": [net + place]}
             cell["connections"]["D"] = [net + place]
-            module["cells"][f"{PRESET}_{place}"] = {
-                "hide_name": 0,
-                "type": "$_MUX_",
-                "parameters": {},
-                "attributes": {},
-                "port_directions": {"A": "input", "B": "input", "S": "input", "Y": "output"},
-                "connections": pins,
-            }
+            module["cells"][f"{PRESET}_{place}"] = new_cell("$_MUX_", {}, pins)
+        place = len(cells)
+        for cell, taken in kept:
+            pins = {PRESET: ports[PRESET], PRESET_VALUE: ports[PRESET_VALUE][place : place + taken]}
+            cell["connections"] |= pins
+            cell["port_directions"] |= dict.fromkeys(pins, "input")
+            place += taken
+
+    def _open_kept(self) -> None:
+        """Show registers and let them load values, in kept modules that become flat for it."""
+        subject, top, path = self.subject, self._plain["modules"][TOP], self.folder / "kept.json"
+        yosys(
+            f"read_verilog -sv {self.kept_files[0]}; hierarchy -check; proc; opt_reduce; flatten;"
+            f" write_json {path}"
+        )
+        types = {cell["type"] for cell in top["cells"].values()}
+        kept = {
+            name.removeprefix("\\"): module  # a name that was escaped
+            for name, module in json.loads(path.read_text())["modules"].items()
+        }
+        kept = {name: module for name, module in kept.items() if name in types}
+        for module in kept.values():
+            show_registers(module, subject.watched_below)
+            preset_registers(module, subject.presets_below)
+        path.write_text(json.dumps({"modules": kept}))
+        yosys(f"read_json {path}; write_verilog -noattr {self.kept_files[0]}")
+        shown = [cell["connections"]["Q"][0] for cell in self._flip_flops(subject.watched_below)]
+        preset = []
+        net = free_net(top)
+        for _, cell in sorted(top["cells"].items()):
+            ports = kept[cell["type"]]["ports"] if cell["type"] in kept else {}
+            if REGISTERS in ports:
+                bits = list(range(net, net + len(ports[REGISTERS]["bits"])))
+                cell["connections"][REGISTERS] = bits
+                cell["port_directions"][REGISTERS] = "output"
+                shown, net = shown + bits, net + len(bits)
+            if PRESET in ports:
+                preset.append((cell, len(ports[PRESET_VALUE]["bits"])))
+        if shown:
+            before = top["ports"].get(REGISTERS, {"bits": []})["bits"]
+            top["ports"][REGISTERS] = {"direction": "output", "bits": before + shown}
+        self._add_presets(self._flip_flops(subject.presets_below), preset)
 
     def is_unread(self, mutant: Mutant) -> bool:
         """Whether the fault is at an output pin that no gate and no port reads."""
-        module = self._plain["modules"][TOP]
+        pin = self._pin(mutant)
+        return pin is not None and self._is_output(pin) and not self._readers(pin)
+
+    def way(self, mutant: Mutant) -> list[Pin]:
+        """Pins that the fault must change, from its own on, for anything else to differ.
+
+        They end where a net has several readers, and at registers and kept modules.
+        """
+        pin, pins = self._pin(mutant), []
+        readers = [] if pin is None else self._readers(pin) if self._is_output(pin) else [pin]
+        while readers and readers[0] is not None:
+            pins.append(readers[0])
+            outputs = self._plain["modules"][TOP]["cells"][readers[0][0]]["connections"]
+            if len(readers) > 1 or "Y" not in outputs:
+                break
+            readers = self._readers((readers[0][0], "Y", 0))
+        return pins
+
+    def _pin(self, mutant: Mutant) -> Pin | None:
         found = re.search(r"-cell (\S+) -port (\S+) -portbit (\d+)", mutant.options)
         if found is None:
-            return False
+            return None
         name, port = (text.removeprefix("\\") for text in found.groups()[:2])
-        cell = module["cells"][name]
-        if cell["port_directions"][port] != "output":
-            return False
-        read = {
-            bit
-            for each in module["cells"].values()
-            for pin, bits in each["connections"].items()
-            if each["port_directions"][pin] != "output"
-            for bit in bits
-        }
-        shown = {
-            bit
-            for each in module["ports"].values()
-            if each["direction"] != "input"
-            for bit in each["bits"]
-        }
-        return cell["connections"][port][int(found[3])] not in read | shown
+        return name, port, int(found[3])
+
+    def _is_output(self, pin: Pin) -> bool:
+        cell = self._plain["modules"][TOP]["cells"][pin[0]]
+        return bool(cell["port_directions"][pin[1]] == "output")
+
+    def _readers(self, pin: Pin) -> list[Pin | None]:
+        """Input pins that read what an output pin drives, then None for each port that does."""
+        module = self._plain["modules"][TOP]
+        net = module["cells"][pin[0]]["connections"][pin[1]][pin[2]]
+        readers: list[Pin | None] = [
+            (name, port, bits.index(net))
+            for name, cell in module["cells"].items()
+            for port, bits in cell["connections"].items()
+            if cell["port_directions"][port] != "output" and net in bits
+        ]
+        shown = (port for port in module["ports"].values() if port["direction"] != "input")
+        return readers + [None for port in shown if net in port["bits"]]
 
 
 def build(netlist: Netlist) -> Path:

@@ -16,7 +16,7 @@ from rtl_models.mutants import Subject
 from rtl_models.parameters import top_parameters
 from rtl_models.random_networks import random_network
 from rtl_models.sources import sources
-from rtl_models.stimuli import MAC, RARELY, array_column, moods
+from rtl_models.stimuli import MAC, RARELY, array_column, moods, scaled_group, word
 from rtl_models.stimuli_control import (
     ABORT,
     BASE_HIGH,
@@ -30,6 +30,7 @@ from rtl_models.stimuli_control import (
     Host,
     legal_words,
 )
+from rtl_models.stimuli_transfers import far, load_configuration, store_configuration
 from rtl_models.stimuli_units import ADD, MAX, MUL, SUM, pair_configuration
 from rtl_models.top import Memory
 from simulator.compiler import CompiledNetwork, compile_network
@@ -395,22 +396,109 @@ def changed(rng: Random, data: bytes, program: int) -> bytes:
 
 # Numbers, offsets and places of a descriptor: a program with others still ends, with other codes.
 _VALUES = (8, 9, *range(14, 33), 38, 41, 49, 52, 55, *range(64, 64 + ROWS))
+_IMAGE = (*range(14, 23), *range(64, 64 + ROWS))
+# Beats or words of a memory, and the fields which say where in it something lies.
+_MOVES = (
+    (FEED_BEATS, (35, 1), (6, 2)),
+    (STREAM_BEATS, (37, 1), (7, 8)),
+    (PARAM_WORDS, (36, 1), (9, 1)),
+    (128, (42, 1), (50, 1), (10, 1)),
+    (64, (56, 1), (11, 1)),
+)
 
 
-def other_values(rng: Random, data: bytes, program: int) -> bytes:
-    """Put random values in the place of some of those in all descriptors of a program."""
-    result, place, last = bytearray(data), program, False
-    rate = rng.choice([0.1, 0.3, 1.0])
-    while not last:
-        last = bool(data[place + 8] & 8)  # program_end
-        words = legal_words(rng, _FIELDS)
+def other_program(rng: Random, data: bytes, program: int) -> bytes:
+    """Change a program so that it mostly runs on: values, places, and what its blocks hold."""
+    result, places = bytearray(data), [program]
+    while not data[places[-1] + 8] & 8:  # program_end
+        places.append(places[-1] + DESCRIPTOR_BYTES)
+    rate = rng.choice([0.0, 0.1, 0.3, 1.0])
+    resizes, rescales, pairs = (rng.random() < 0.4 for _ in range(3))
+    distances: dict[int, int] = {}
+    for most, *fields in _MOVES:
+        distance = rng.randrange(most) if rng.random() < 0.4 else 0
+        distances |= {n: factor * distance for n, factor in fields}
+    transferred = rng.choice(places) if rng.random() < 0.4 else -1
+    for place in places:
+        words = [int.from_bytes(data[place + 4 * n :][:4], "little") for n in range(64 + ROWS)]
+        drawn = legal_words(rng, _FIELDS)
         for n in _VALUES:
             if rng.random() < rate:
-                result[place + 4 * n : place + 4 * n + 4] = (words[n] & 0xFFFFFFFF).to_bytes(
-                    4, "little"
-                )
-        place += DESCRIPTOR_BYTES
+                words[n] = drawn[n]
+        mode = words[2] >> 10 & 7
+        if mode and pairs:
+            words[2] ^= (mode ^ rng.choice([ADD, ADD, MUL])) << 10
+        if rescales:
+            words[28], words[29], words[31] = (rng.randrange(32), word(rng, 32), word(rng, 32))
+            words[30], words[32] = rng.randint(-8, 8), rng.randint(-8, 8)
+            other_parameters(rng, result, words)
+        for n, distance in distances.items():
+            words[n] += distance
+        words[6], words[7] = words[6] % (2 * FEED_BEATS), words[7] % (8 * STREAM_BEATS)
+        if resizes:
+            for n in _IMAGE:
+                words[n] = rng.randrange(-9, 40)
+            words[rng.choice([21, 22, *_IMAGE])] += 1 << rng.choice([6, rng.randrange(4, 19)])
+        if place == transferred:
+            other_transfers(rng, words)
+        result[place : place + 4 * len(words)] = b"".join(
+            (n & 0xFFFFFFFF).to_bytes(4, "little") for n in words
+        )
     return bytes(result)
+
+
+def many_tiles(rng: Random, data: bytes, program: int) -> bytes:
+    """Give the first pass of a program some thousand pixel tiles at most."""
+    place, bit = program + 4 * 4, 1 << rng.randrange(8, 12)
+    tiles = int.from_bytes(data[place : place + 4], "little")
+    return data[:place] + (tiles | bit).to_bytes(4, "little") + data[place + 4 :]
+
+
+def other_parameters(rng: Random, data: bytearray, words: Sequence[int]) -> None:
+    """Put parameters in a weight block that show all their bits: sums are large and beside ties."""
+    place, end = words[33], words[33] + 8 * words[34]
+    while place < end and not data[place + 7] & 128:  # the section of feed words
+        place += 8
+    shift, last = 0, place + 8 >= end
+    payload = 0
+    while not last:
+        place += 8
+        last = bool(data[place + 7] & 128) or place + 8 >= end
+        if not shift:
+            group = scaled_group(rng, words[2] >> 7 & 7, 32)
+            bias = group["in_acc"] + group["in_bias"] & 0xFFFFFFFF
+            multiplier = group["in_multiplier"] & 0xFFFFFFFF
+            payload = bias << 40 | multiplier << 8 | group["in_shift"] & 255
+        value = payload >> shift & (1 << 63) - 1 | (data[place + 7] >> 7) << 63
+        data[place : place + 8] = value.to_bytes(8, "little")
+        shift = 63 - shift  # a parameter takes two beats
+
+
+def other_transfers(rng: Random, words: list[int]) -> None:
+    """Draw another load, store, or place of a weight block, or a number of tiles with a far bit."""
+    if rng.random() < 0.3:
+        words[4] += 1 << rng.randrange(3, 16) if words[2] & 16 else 0
+    if rng.random() < 0.3:
+        words[rng.choice([35, 36, 37])] += rng.choice([-1, 1]) << rng.randrange(32)
+    fields = ("segments", "words", "stride", "base", "row_words", "rows")
+    if words[39] and rng.random() < 0.5:
+        load = load_configuration(rng, ROWS, FEED, 128)
+        for n, name in enumerate(fields, 39):
+            words[n] = load[f"cfg_load_{name}"]
+        words[45] = load["cfg_load_bank"] << 16 | load["cfg_load_stride_y"] << 8
+        words[45] |= load["cfg_load_stride_x"]
+        words[46], words[48] = load["cfg_load_phase_words"], load["cfg_load_pitch_words"]
+        words[47] = load["cfg_load_phase_y"] << 16 | load["cfg_load_pitch_banks"]
+        words[50] = load["cfg_second_load_base"]
+    elif words[53] and rng.random() < 0.7:
+        store = store_configuration(rng, ROWS, FEED, 64)
+        image = ("bank", "first_row_words", "row_words", "gap_banks", "gap_words")
+        for n, name in enumerate((*fields[:4], *image), 53):
+            words[n] = store[f"store_{name}"]
+        for n in (53, 54, 58, 59):
+            if rng.random() < 0.2:
+                words[n] = rng.choice([far(rng), rng.getrandbits(32) | 1])
+        words[62] = store["store_last_lane"] << 8 | store["store_first_lane"]
 
 
 def drive_top(dut: Dut, rng: Random, cycles: int) -> None:
@@ -431,9 +519,11 @@ def drive_top(dut: Dut, rng: Random, cycles: int) -> None:
         base = rng.getrandbits(28) << 12
         program, data = compiled.plan.programs[0].descriptor_offset, memory.data.tobytes()
         kind = rng.random()
-        right = kind < 0.7
-        if 0.2 < kind < 0.7:
-            data = other_values(rng, data, program)
+        right, long = kind < 0.75, kind < 0.04
+        if long:
+            data = many_tiles(rng, data, program)
+        elif 0.15 < kind < 0.75:
+            data = other_program(rng, data, program)
         bus = Bus(
             rng,
             data if right else changed(rng, data, program),
@@ -444,11 +534,14 @@ def drive_top(dut: Dut, rng: Random, cycles: int) -> None:
         writes += [(PROGRAM, program), (ENABLE, 3), (CONTROL, START)]
         queue += [(offset, value, 15) for offset, value in writes]
         patience = rng.choice([3000 if right else 1000] * 3 + [rng.randrange(2000)])
+        patience = 20_000 if long else patience
+        presets = 0.0 if long else rng.choice([0.0, 0.0, 0.003, 0.03])
         by_reset, begun, ended, age = rng.getrandbits(1), False, 0, 0
         while ended < 150 and age < patience + (0 if by_reset else 1000):
             if age == patience:
                 queue.append((CONTROL, ABORT, 15))
-            dut.cycle(rst=0, **bus.inputs(data_bits), **host.inputs())
+            inputs = bus.inputs(data_bits) | host.inputs()
+            dut.cycle(rst=0, **inputs, **dut.presets(rng, presets))
             bus.take(dut, data_bits)
             host.take(dut)
             begun = begun or not (queue or dut["irq"])
@@ -512,5 +605,11 @@ SUBJECTS = (
         | {"m_axi_wlast": "m_axi_wvalid"},
         kept=below("napier_top"),
         deep_proofs=False,
+        presets_below=("waited_q",)
+        + tuple(f"u_counters.{name}_q" for name in ("compute", "fill", "stall_feed", "drain"))
+        + ("u_overflow.events_q", "u_overflow.outputs_q"),
+        # Counters of transfers, and what they begin with.
+        watched_below=("runs_left_q", "run_left_q", "row_left_q", "rows_left_q", "left_q")
+        + ("words_q", "first_row_words_q", "row_words_q", "u_weights.index_q"),
     ),
 )
