@@ -418,7 +418,7 @@ def other_program(rng: Random, data: bytes, program: int) -> bytes:
     for most, *fields in _MOVES:
         distance = rng.randrange(most) if rng.random() < 0.4 else 0
         distances |= {n: factor * distance for n, factor in fields}
-    transferred = rng.choice(places) if rng.random() < 0.4 else -1
+    transferred = rng.choice(places) if rng.random() < 0.5 else -1
     for place in places:
         words = [int.from_bytes(data[place + 4 * n :][:4], "little") for n in range(64 + ROWS)]
         drawn = legal_words(rng, _FIELDS)
@@ -429,7 +429,8 @@ def other_program(rng: Random, data: bytes, program: int) -> bytes:
         if mode and pairs:
             words[2] ^= (mode ^ rng.choice([ADD, ADD, MUL])) << 10
         if rescales:
-            words[28], words[29], words[31] = (rng.randrange(32), word(rng, 32), word(rng, 32))
+            bits = rng.choice([8, 14, 32])  # of few, sums of operands show all
+            words[28], words[29], words[31] = rng.randrange(32), word(rng, bits), word(rng, bits)
             words[30], words[32] = rng.randint(-8, 8), rng.randint(-8, 8)
             other_parameters(rng, result, words)
         for n, distance in distances.items():
@@ -454,6 +455,20 @@ def many_tiles(rng: Random, data: bytes, program: int) -> bytes:
     return data[:place] + (tiles | bit).to_bytes(4, "little") + data[place + 4 :]
 
 
+def endless(_: Random, data: bytes, program: int) -> bytes:
+    """Give the first pass of a program feed words without ends, as many as the memory holds."""
+    fields = [int.from_bytes(data[program + 4 * n :][:4], "little") for n in (33, 34)]
+    beats = [data[fields[0] + 8 * n :][:8] for n in range(fields[1])]
+    while beats and not beats.pop(0)[7] & 128:
+        pass
+    place = -(-len(data) // 4096) * 4096
+    block = bytes(8 * FEED_BEATS - 1) + b"\x80" + b"".join(beats)
+    result = bytearray(data.ljust(place, b"\0") + block)
+    for n, value in ((6, 0), (33, place), (34, FEED_BEATS + len(beats)), (35, 0)):
+        result[program + 4 * n : program + 4 * n + 4] = value.to_bytes(4, "little")
+    return bytes(result)
+
+
 def other_parameters(rng: Random, data: bytearray, words: Sequence[int]) -> None:
     """Put parameters in a weight block that show all their bits: sums are large and beside ties."""
     place, end = words[33], words[33] + 8 * words[34]
@@ -466,6 +481,10 @@ def other_parameters(rng: Random, data: bytearray, words: Sequence[int]) -> None
         last = bool(data[place + 7] & 128) or place + 8 >= end
         if not shift:
             group = scaled_group(rng, words[2] >> 7 & 7, 32)
+            if (words[2] >> 10 & 7) >= ADD and rng.random() < 0.6:  # operands themselves
+                group = {"in_acc": rng.randint(-50, 50), "in_bias": 0}
+                group |= {"in_multiplier": rng.randrange(1 << 30, 1 << 31)}
+                group |= {"in_shift": rng.randint(-3, 1)}
             bias = group["in_acc"] + group["in_bias"] & 0xFFFFFFFF
             multiplier = group["in_multiplier"] & 0xFFFFFFFF
             payload = bias << 40 | multiplier << 8 | group["in_shift"] & 255
@@ -476,12 +495,13 @@ def other_parameters(rng: Random, data: bytearray, words: Sequence[int]) -> None
 
 def other_transfers(rng: Random, words: list[int]) -> None:
     """Draw another load, store, or place of a weight block, or a number of tiles with a far bit."""
-    if rng.random() < 0.3:
-        words[4] += 1 << rng.randrange(3, 16) if words[2] & 16 else 0
-    if rng.random() < 0.3:
+    if words[2] & 16 and rng.random() < 0.1:
+        words[4] += 1 << rng.randrange(3, 16)
+    if rng.random() < 0.2:
         words[rng.choice([35, 36, 37])] += rng.choice([-1, 1]) << rng.randrange(32)
     fields = ("segments", "words", "stride", "base", "row_words", "rows")
-    if words[39] and rng.random() < 0.5:
+    kind = rng.random()
+    if words[39] and kind < 0.5:
         load = load_configuration(rng, ROWS, FEED, 128)
         for n, name in enumerate(fields, 39):
             words[n] = load[f"cfg_load_{name}"]
@@ -490,19 +510,23 @@ def other_transfers(rng: Random, words: list[int]) -> None:
         words[46], words[48] = load["cfg_load_phase_words"], load["cfg_load_pitch_words"]
         words[47] = load["cfg_load_phase_y"] << 16 | load["cfg_load_pitch_banks"]
         words[50] = load["cfg_second_load_base"]
-    elif words[53] and rng.random() < 0.7:
+    elif words[53] and kind < 0.9:
         store = store_configuration(rng, ROWS, FEED, 64)
         image = ("bank", "first_row_words", "row_words", "gap_banks", "gap_words")
         for n, name in enumerate((*fields[:4], *image), 53):
             words[n] = store[f"store_{name}"]
         for n in (53, 54, 58, 59):
-            if rng.random() < 0.2:
+            if rng.random() < 0.3:
                 words[n] = rng.choice([far(rng), rng.getrandbits(32) | 1])
         words[62] = store["store_last_lane"] << 8 | store["store_first_lane"]
 
 
-def drive_top(dut: Dut, rng: Random, cycles: int) -> None:
-    """Run random networks from a host; memories pause, some programs are wrong, cut off or fail."""
+def drive_top(dut: Dut, rng: Random, cycles: int, *, as_compiled: bool = False) -> None:
+    """Run random networks from a host; memories pause, some programs are wrong, cut off or fail.
+
+    Programs `as_compiled` read nothing that was not written, so that simulators that know unknown
+    bits see none.
+    """
     data_bits = dut.ports.inputs["m_axi_rdata"]
     queue: list[tuple[int, int, int]] = []
 
@@ -518,11 +542,11 @@ def drive_top(dut: Dut, rng: Random, cycles: int) -> None:
     while dut.cycles < cycles:
         base = rng.getrandbits(28) << 12
         program, data = compiled.plan.programs[0].descriptor_offset, memory.data.tobytes()
-        kind = rng.random()
-        right, long = kind < 0.75, kind < 0.04
+        kind = 0.1 if as_compiled else rng.random()
+        right, long = kind < 0.75, kind < 0.03
         if long:
-            data = many_tiles(rng, data, program)
-        elif 0.15 < kind < 0.75:
+            data = rng.choice([many_tiles, endless])(rng, data, program)
+        elif 0.12 < kind < 0.75:
             data = other_program(rng, data, program)
         bus = Bus(
             rng,
