@@ -53,6 +53,14 @@ def test_array_is_clean_in_every_shape(parameters, tool):
     assert lint(tool, "napier_array", parameters) == ""
 
 
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(("forms", "bits"), [(1, 3), (2, 7), (3, 7)])
+def test_output_transform_is_clean_with_the_narrowest_sums(forms, bits, tool):
+    # The simulator refuses sums that the exact division by 2^2, or 2^6, leaves nothing of.
+    parameters = {"FORMS": forms, "RESULT_W": bits, "SUM_W": bits}
+    assert lint(tool, "output_transform", parameters) == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize(

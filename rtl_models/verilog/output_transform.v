@@ -44,6 +44,7 @@ module output_transform #(
   localparam integer OUTPUTS = FORMS > 1 ? 16 : 4;
   localparam integer SIDE = FORMS > 1 ? 4 : 2;
   localparam integer TILE_W = OUTPUTS * SUM_W;
+  localparam integer QUOTIENT_W = FORMS > 1 ? SUM_W - 6 : SUM_W;  // of F(4,3), where it is there
 
   wire form4 = FORMS == 2 || FORMS == 3 && cfg_form4;
 
@@ -133,7 +134,7 @@ module output_transform #(
       end
 
       always_ff @(posedge clk) begin
-        out_q <= form4 ? RESULT_W'($signed(quotient[SUM_W-7:0])) : RESULT_W'($signed(sum[SUM_W-1:2]));
+        out_q <= form4 ? RESULT_W'($signed(quotient[QUOTIENT_W-1:0])) : RESULT_W'($signed(sum[SUM_W-1:2]));
       end
 
       assign out_result[lane*RESULT_W+:RESULT_W] = out_q;
