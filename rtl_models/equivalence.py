@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rtl_models.dut import Ports
-from rtl_models.mutants import MOST_MUTANTS, REGISTERS, TOP, Mutant, Netlist, Subject
+from rtl_models.mutants import MOST_MUTANTS, TOP, Mutant, Netlist, Pin, Subject
+from rtl_models.netlist_ports import REGISTERS
 from rtl_models.runner import find_tool, yosys
 
 PROVEN_BY_YOSYS = "SAT proof finished - no model found: SUCCESS!"
@@ -36,6 +37,8 @@ class Prover:
     def __init__(self, netlist: Netlist) -> None:
         self.netlist, self.subject, self.folder = netlist, netlist.subject, netlist.folder
         self._pins: dict[str, dict[str, list[Any]]] = {}
+        self._kept_invariants: dict[Path, bool] = {}
+        self._kept_matters: dict[Path, bool] = {}
 
     def is_equivalent(self, mutant: Mutant) -> bool:
         """Whether the mutant has the module's outputs and next states, from every state.
@@ -53,19 +56,54 @@ class Prover:
         )
         yosys(f"script {folder}/mutate.ys")
         gold, gate = self.folder / "plain.json", folder / "mutated.json"
-        problem, matters = self._problem(folder, gold, gate), self.subject.matters
-        if _step_proven(folder, problem.miter(matters)):
+        problem = self._problem(folder, gold, gate, self.netlist.way(mutant))
+        # Where all matters, nothing may differ; what does not matter may be anything.
+        if self._step_proven(folder, problem, gold, {}):
             return True
-        # What does not matter may be anything then; where all matters, it must not differ.
-        named = any(_part(part)[0] in problem.cut.registers for part in matters)
-        if named and _step_proven(folder, problem.miter({})):
-            return True
+        matters = self.subject.matters
+        if any(_part(part)[0] in problem.cut.registers for part in matters):
+            alone = self._does_not_matter(gold) and _never(folder, problem.fault(matters))
+            if alone or self._step_proven(folder, problem, gold, matters):
+                return True
         if self.subject.reset and self._proven_from_reset(folder, gold, gate):
             return True
         if not self.netlist.kept or not self.subject.deep_proofs:
             return False
         whole = self._filled(folder, gold, gate, self.netlist.kept)
-        return _step_proven(folder, self._problem(folder, *whole).miter(matters))
+        return self._step_proven(folder, self._problem(folder, *whole), whole[0], matters)
+
+    def _step_proven(
+        self, folder: Path, problem: _Problem, gold: Path, partly: Mapping[str, str]
+    ) -> bool:
+        """Whether outputs and next states are never told apart, if the invariant is one."""
+        return self._invariant_kept(gold) and _never(folder, problem.miter(partly))
+
+    def _invariant_kept(self, gold: Path) -> bool:
+        """Whether the invariant holds after every cycle that may come; looked at once."""
+        if not self.subject.invariant:
+            return True
+        if gold not in self._kept_invariants:
+            folder, problem = self._without_fault("invariant", gold)
+            self._kept_invariants[gold] = _never(folder, problem.broken_invariant())
+        return self._kept_invariants[gold]
+
+    def _does_not_matter(self, gold: Path) -> bool:
+        """Whether what does not matter changes nothing that does; looked at once.
+
+        The state that is different there keeps the invariant too, and the same of it matters, so
+        that a fault may be looked at from the same state in both.
+        """
+        if not self._invariant_kept(gold):
+            return False
+        if gold not in self._kept_matters:
+            folder, problem = self._without_fault("matters", gold)
+            self._kept_matters[gold] = _never(folder, problem.noise(self.subject.matters))
+        return self._kept_matters[gold]
+
+    def _without_fault(self, name: str, gold: Path) -> tuple[Path, _Problem]:
+        folder = self.folder / f"{name}_of_{gold.stem}"
+        folder.mkdir(exist_ok=True)
+        return folder, self._problem(folder, gold, gold)
 
     def _proven_from_reset(self, folder: Path, gold: Path, gate: Path) -> bool:
         """Whether two netlists do the same in every cycle after one that resets them.
@@ -111,15 +149,17 @@ class Prover:
             cell["type"] = cell["type"].removeprefix("\\")
         whole.write_text(json.dumps(design))
 
-    def _problem(self, folder: Path, gold: Path, gate: Path) -> _Problem:
-        """Write both netlists cut, as gold.json and gate.json."""
+    def _problem(self, folder: Path, gold: Path, gate: Path, way: Sequence[Pin] = ()) -> _Problem:
+        """Write both netlists cut, as gold.json and gate.json; `way` is what pins there take in."""
         designs = {"gold": json.loads(gold.read_text()), "gate": json.loads(gate.read_text())}
         # A fault at a register's output, or a pin behind it, takes some of its names away.
         named = set.intersection(*(_register_names(design) for design in designs.values()))
+        for design in designs.values():
+            _show_pins(design["modules"][TOP], way)
         cuts = {name: self._cut(design["modules"][TOP], named) for name, design in designs.items()}
         for name, cut in cuts.items():
             (folder / f"{name}.json").write_text(json.dumps({"modules": {name: cut.module}}))
-        return _Problem(self.subject, self.netlist.ports, cuts["gate"])
+        return _Problem(self.subject, self.netlist.ports, cuts["gate"], len(way))
 
     def _meanings(self, module: str) -> dict[str, list[Any]]:
         """Bits of each pin of a kept module: None if unused, 0 or 1 if constant, else `...`.
@@ -239,29 +279,79 @@ class _Cut:
 
 @dataclass(frozen=True)
 class _Problem:
-    """What must be shown of the modules `gold` and `gate`, which are cut alike."""
+    """What must be shown of the modules `gold` and `gate`, which are cut alike.
+
+    Parameters
+    ----------
+    subject : Subject
+    ports : Ports
+    cut : _Cut
+    way_bits : int
+        Of their output `way`: pins that a fault must change, where the states are the same.
+    """
 
     subject: Subject
     ports: Ports
     cut: _Cut
+    way_bits: int
 
     def miter(self, partly: Mapping[str, str]) -> str:
         """Verilog whose output tells that something differs that means something."""
+        changed = [] if partly else self._way_changed()
+        return self._step(partly, partly, changed, self._same())
+
+    def fault(self, partly: Mapping[str, str]) -> str:
+        """Verilog as of `miter`, for what is the same in both before the cycle."""
+        return self._step({}, partly, self._way_changed(), self._same())
+
+    def noise(self, partly: Mapping[str, str]) -> str:
+        """Verilog as of `miter`, whose output also tells that noise changes what matters."""
+        also = [
+            "noisy.holds || !now.holds",
+            "noisy.matters == now.matters",
+            "noisy_after.matters_next == after.matters_next",
+        ]
+        return self._step(partly, partly, [], [*self._same(), *also], noisy=True)
+
+    def broken_invariant(self) -> str:
+        """Verilog whose output tells that the invariant does not hold after a cycle."""
+        return self._step({}, {}, [], ["after.holds"])
+
+    def _same(self) -> list[str]:
+        claims = ["((next ^ mutant_next) & after.matters_next) == 0"] * bool(self.cut.state_bits)
+        meaning = "!now.holds || " if self.subject.invariant else ""
+        return claims + [f"{meaning}{claim}" for claim in self._same_outputs()]
+
+    def _way_changed(self) -> list[str]:
+        """From the same state nothing differs where the fault does not change these pins."""
+        return ["&(way ^ mutant_way)"] * bool(self.way_bits)
+
+    def _step(
+        self,
+        before: Mapping[str, str],
+        after: Mapping[str, str],
+        premises: Sequence[str],
+        claims: Sequence[str],
+        *,
+        noisy: bool = False,
+    ) -> str:
+        """Verilog of both netlists in a cycle; the output tells that a claim is wrong.
+
+        Registers may differ before it, or after it, where they do not matter.
+        """
         text = self._sides("miter")
-        premises, claims = [self.subject.legal], []
+        premises = [self.subject.legal, *premises]
         if self.cut.state_bits:
-            text += self._registers_of("now", 0, partly)
-            text += self._registers_of("after", 1, partly)
+            text += self._registers_of("now", "state", before)
+            text += self._registers_of("after", "next", after)
             # `other` is what the mutant holds where a register does not matter.
             text += f"  wire [{self.cut.state_bits - 1}:0] mutant_state = now.matters & state |"
             text += " ~now.matters & other;\n"
-            claims.append("((next ^ mutant_next) & after.matters_next) == 0")
-        meaning = ""
+        if noisy:
+            text += self._registers_of("noisy", "mutant_state", before)
+            text += self._registers_of("noisy_after", "mutant_next", after)
         if self.subject.invariant:
-            meaning = "!now.holds || "
             premises.append(f"({self.subject.begins}) || now.holds")
-            claims.append("after.holds")
-        claims += [f"{meaning}{claim}" for claim in self._same_outputs()]
         given, same = (" && ".join(f"({each})" for each in part) for part in (premises, claims))
         return text + f"  assign differs = {given} && !({same});\nendmodule\n"
 
@@ -283,7 +373,7 @@ class _Problem:
             text += f"  assign {prefix}state = started ? held & {prefix}registers_q |"
             text += " ~held & other : other;\n"
             text += f"  always @(posedge clk) {prefix}registers_q <= {{{', '.join(after)}}};\n"
-        text += self._registers_of("now", 0, {}, f"  wire fits = {subject.contract};\n")
+        text += self._registers_of("now", "state", {}, f"  wire fits = {subject.contract};\n")
         premises = [subject.legal, f"started || ({subject.reset})", "now.fits"]
         for name in subject.steady:
             text += f"  reg [{self.ports.inputs[name] - 1}:0] past_{name} = 0;\n"
@@ -304,6 +394,9 @@ class _Problem:
         ports = ["output wire differs"]
         if self.cut.state_bits:
             outputs["next"] = self.cut.next_bits
+        if self.way_bits:
+            outputs["way"] = self.way_bits
+        if self.cut.state_bits:
             inputs |= {"other": self.cut.state_bits} | (
                 {"state": self.cut.state_bits} if state else {}
             )
@@ -342,12 +435,12 @@ class _Problem:
         return claims
 
     def _registers_of(
-        self, block: str, side: int, partly: Mapping[str, str], also: str = ""
+        self, block: str, vector: str, partly: Mapping[str, str], also: str = ""
     ) -> str:
         """Verilog block with the registers by name, before or after the cycle, and `holds`."""
         text = f"  generate if (1) begin : {block}\n"
         for name, bits in self.cut.registers.items():
-            vector, width = ("state", "next")[side], max(bits) + 1
+            width, side = max(bits) + 1, int(vector.endswith("next"))
             values = ", ".join(
                 f"{vector}[{bits[bit][side]}]" if bit in bits else "1'b0"
                 for bit in reversed(range(width))
@@ -369,12 +462,12 @@ class _Problem:
         return text + "  end endgenerate\n"
 
 
-def _step_proven(folder: Path, miter: str) -> bool:
-    """Whether outputs and next states are never told apart."""
+def _never(folder: Path, miter: str) -> bool:
+    """Whether no state and no inputs make the miter's output 1."""
     (folder / "miter.v").write_text(miter)
     yosys(
         f"read_json {folder}/gold.json; read_json {folder}/gate.json;"
-        f" read_verilog -sv {folder}/miter.v; hierarchy -top miter; proc; flatten; opt -full;"
+        f" read_verilog -sv {folder}/miter.v; hierarchy -top miter; proc; flatten; opt_clean;"
         f" write_rtlil {folder}/miter.il; techmap; opt; aigmap; opt_clean;"
         f" write_aiger {folder}/miter.aig"
     )
@@ -418,6 +511,13 @@ def _register_names(design: Mapping[str, Any]) -> set[str]:
         for name, wire in module["netnames"].items()
         if not wire["hide_name"] and name != REGISTERS and wire["bits"][0] in driven
     }
+
+
+def _show_pins(module: dict[str, Any], pins: Sequence[Pin]) -> None:
+    """Add the output `way`: what these pins take in."""
+    if pins:
+        bits = [module["cells"][cell]["connections"][port][bit] for cell, port, bit in pins]
+        module["ports"]["way"] = {"direction": "output", "bits": bits}
 
 
 def _part(text: str) -> tuple[str, int, int]:
