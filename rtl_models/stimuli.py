@@ -154,7 +154,24 @@ def drive_requantizer(dut: Dut, rng: Random, cycles: int) -> None:
 
 
 def _requantizer_inputs(dut: Dut, rng: Random, rounding: int) -> dict[str, int]:
+    if rounding in (SINGLE, MULTIPLIER16) and rng.random() < 0.15:
+        return _code_in_low_word(rng, rounding)
     return scaled_group(rng, rounding, dut.ports.inputs["in_acc"])
+
+
+def _code_in_low_word(rng: Random, rounding: int) -> dict[str, int]:
+    """Draw a result far beyond the codes, whose low 32 bits look like one."""
+    unity, most = (31, 23) if rounding == SINGLE else (15, 7)
+    amount = rng.randint(1, most)
+    factor = rng.randrange(4 << amount, 256 << amount)
+    upper = rng.choice([-1, 1]) * rng.randint(1, factor >> amount + 1)
+    bias = rng.choice([0, rng.getrandbits(32)])
+    return {
+        "in_acc": (((upper << 32) + rng.randint(-300, 300)) << amount) // factor - bias,
+        "in_bias": bias,
+        "in_multiplier": factor << 31 - unity,
+        "in_shift": unity - amount,
+    }
 
 
 def scaled_group(rng: Random, rounding: int, bits: int) -> dict[str, int]:
