@@ -11,7 +11,7 @@ import json
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,17 @@ class Prover:
                 return True
         if self.subject.reset and self._proven_from_reset(folder, gold, gate):
             return True
+        by_contract = self.subject.contract != "1'b1" and not self.subject.reset
+        if by_contract and self._proven_by_contract(folder, gold, gate):
+            return True
         if not self.netlist.kept or not self.subject.deep_proofs:
             return False
         whole = self._filled(folder, gold, gate, self.netlist.kept)
-        return self._step_proven(folder, self._problem(folder, *whole), whole[0], matters)
+        problem = self._problem(folder, *whole)
+        return any(
+            self._step_proven(folder, problem, whole[0], partly)
+            for partly in ([{}, matters] if matters else [{}])
+        )
 
     def _step_proven(
         self, folder: Path, problem: _Problem, gold: Path, partly: Mapping[str, str]
@@ -80,7 +87,7 @@ class Prover:
 
     def _invariant_kept(self, gold: Path) -> bool:
         """Whether the invariant holds after every cycle that may come; looked at once."""
-        if not self.subject.invariant:
+        if not self._subject(gold).invariant:
             return True
         if gold not in self._kept_invariants:
             folder, problem = self._without_fault("invariant", gold)
@@ -111,14 +118,20 @@ class Prover:
         Both are in the same state before it, whichever it is. Kept modules are cut out, but for
         those that are opened: as long as both take in the same they put out the same.
         """
-        if self.subject.opened:
-            opened = tuple(
-                name
-                for name in self.netlist.kept
-                if set(name.split("\\")) & set(self.subject.opened)
-            )
-            gold, gate = self._filled(folder, gold, gate, opened)
+        gold, gate = self._opened(folder, gold, gate)
         return _sequence_proven(folder, self._problem(folder, gold, gate).sequence())
+
+    def _proven_by_contract(self, folder: Path, gold: Path, gate: Path) -> bool:
+        """Whether two netlists do the same in every cycle that the contract allows."""
+        gold, gate = self._opened(folder, gold, gate)
+        return _never(folder, self._problem(folder, gold, gate).by_contract())
+
+    def _opened(self, folder: Path, gold: Path, gate: Path) -> tuple[Path, Path]:
+        """Both netlists with those kept modules put in that are opened."""
+        opened = tuple(
+            name for name in self.netlist.kept if set(name.split("\\")) & set(self.subject.opened)
+        )
+        return self._filled(folder, gold, gate, opened) if opened else (gold, gate)
 
     def _filled(
         self, folder: Path, gold: Path, gate: Path, opened: tuple[str, ...]
@@ -159,7 +172,16 @@ class Prover:
         cuts = {name: self._cut(design["modules"][TOP], named) for name, design in designs.items()}
         for name, cut in cuts.items():
             (folder / f"{name}.json").write_text(json.dumps({"modules": {name: cut.module}}))
-        return _Problem(self.subject, self.netlist.ports, cuts["gate"], len(way))
+        return _Problem(self._subject(gold), self.netlist.ports, cuts["gold"], len(way))
+
+    def _subject(self, gold: Path) -> Subject:
+        """Return the subject, with the invariant of this netlist."""
+        if gold.name != "whole.json" or not self.subject.invariant_below:
+            return self.subject
+        both = " && ".join(
+            f"({each})" for each in (self.subject.invariant, self.subject.invariant_below) if each
+        )
+        return replace(self.subject, invariant=both)
 
     def _meanings(self, module: str) -> dict[str, list[Any]]:
         """Bits of each pin of a kept module: None if unused, 0 or 1 if constant, else `...`.
@@ -181,7 +203,7 @@ class Prover:
             bit
             for cell in found["cells"].values()
             for port, bits in cell["connections"].items()
-            if cell["port_directions"][port] == "input"
+            if cell["port_directions"][port] == "input" and port != "WR_DATA"
             for bit in bits
         }
         used |= {
@@ -190,6 +212,12 @@ class Prover:
             if port["direction"] == "output"
             for bit in port["bits"]
         }
+        # What a memory writes is used where a read port's bit is.
+        for cell in found["cells"].values():
+            if cell["type"] == "$mem_v2":
+                pins, width = cell["connections"], int(cell["parameters"]["WIDTH"], 2)
+                read = {place % width for place, bit in enumerate(pins["RD_DATA"]) if bit in used}
+                used |= {bit for place, bit in enumerate(pins["WR_DATA"]) if place % width in read}
         meanings: dict[str, list[Any]] = {}
         self._pins[module] = meanings
         for name, port in found["ports"].items():
@@ -221,6 +249,7 @@ class Prover:
         following: list[Any] = []
         place: dict[Any, tuple[int, int]] = {}  # register bit -> place in `state` and in `next`
         constants: dict[Any, str] = {}
+        shown: dict[Any, str] = {}  # what kept modules put out
         for cell_name, cell in sorted(module["cells"].items(), key=order):
             if cell["type"] not in ("$_DFF_P_", *self.netlist.kept):
                 continue
@@ -231,7 +260,9 @@ class Prover:
             for port, bits in sorted(cell["connections"].items()):
                 means = meanings.get(port, [...] * len(bits))
                 if cell["port_directions"][port] == "output":
-                    state += [bit for bit, mean in zip(bits, means, strict=True) if mean is ...]
+                    for bit, mean in zip(bits, means, strict=True):
+                        shown[bit] = f"state[{len(state)}]" if mean is ... else f"1'b{mean}"
+                        state += [bit] * (mean is ...)
                     constants |= {
                         bit: mean for bit, mean in zip(bits, means, strict=True) if mean is not ...
                     }
@@ -241,17 +272,21 @@ class Prover:
         _tie(module, constants)
         # Yosys wrote a wire of several bits as one wire a bit, name[bit].
         registers: dict[str, dict[int, tuple[int, int]]] = {}
+        outputs: dict[str, dict[int, str]] = {}
         for wire_name, wire in module["netnames"].items():
-            if wire["hide_name"] or wire["bits"][0] not in place:
+            if wire["hide_name"]:
                 continue
             whole, _, index = wire_name.rstrip("]").rpartition("[")
             name_of, bit = (whole, int(index)) if wire_name[-1] == "]" else (wire_name, 0)
-            registers.setdefault(name_of, {})[bit] = place[wire["bits"][0]]
+            if wire["bits"][0] in place:
+                registers.setdefault(name_of, {})[bit] = place[wire["bits"][0]]
+            elif wire["bits"][0] in shown:
+                outputs.setdefault(name_of, {})[bit] = shown[wire["bits"][0]]
         if not state:
-            return _Cut(module, 0, 0, registers, {})
+            return _Cut(module, 0, 0, registers, outputs, {})
         module["ports"]["state"] = {"direction": "input", "bits": state}
         module["ports"]["next"] = {"direction": "output", "bits": following}
-        return _Cut(module, len(state), len(following), registers, dict(place.values()))
+        return _Cut(module, len(state), len(following), registers, outputs, dict(place.values()))
 
 
 @dataclass(frozen=True)
@@ -266,6 +301,8 @@ class _Cut:
         Of these ports.
     registers : dict
         Places in both of every bit, by name of the register.
+    outputs : dict
+        Verilog of every bit that kept modules put out, by name of the net.
     following : dict of int to int
         Bits of `next` by those of `state`, where they are registers.
     """
@@ -274,6 +311,7 @@ class _Cut:
     state_bits: int
     next_bits: int
     registers: Mapping[str, Mapping[int, tuple[int, int]]]
+    outputs: Mapping[str, Mapping[int, str]]
     following: Mapping[int, int]
 
 
@@ -313,6 +351,13 @@ class _Problem:
         ]
         return self._step(partly, partly, [], [*self._same(), *also], noisy=True)
 
+    def by_contract(self) -> str:
+        """Verilog as of `miter`, for what is the same before a cycle that the contract allows."""
+        return self._step({}, {}, [*self._way_changed(), "now.fits"], self._same(), self._fits())
+
+    def _fits(self) -> str:
+        return f"  wire fits = {self.subject.contract};\n"
+
     def broken_invariant(self) -> str:
         """Verilog whose output tells that the invariant does not hold after a cycle."""
         return self._step({}, {}, [], ["after.holds"])
@@ -332,6 +377,7 @@ class _Problem:
         after: Mapping[str, str],
         premises: Sequence[str],
         claims: Sequence[str],
+        also: str = "",
         *,
         noisy: bool = False,
     ) -> str:
@@ -342,7 +388,7 @@ class _Problem:
         text = self._sides("miter")
         premises = [self.subject.legal, *premises]
         if self.cut.state_bits:
-            text += self._registers_of("now", "state", before)
+            text += self._registers_of("now", "state", before, also)
             text += self._registers_of("after", "next", after)
             # `other` is what the mutant holds where a register does not matter.
             text += f"  wire [{self.cut.state_bits - 1}:0] mutant_state = now.matters & state |"
@@ -373,12 +419,18 @@ class _Problem:
             text += f"  assign {prefix}state = started ? held & {prefix}registers_q |"
             text += " ~held & other : other;\n"
             text += f"  always @(posedge clk) {prefix}registers_q <= {{{', '.join(after)}}};\n"
-        text += self._registers_of("now", "state", {}, f"  wire fits = {subject.contract};\n")
+        text += self._registers_of("now", "state", {}, self._fits())
         premises = [subject.legal, f"started || ({subject.reset})", "now.fits"]
         for name in subject.steady:
             text += f"  reg [{self.ports.inputs[name] - 1}:0] past_{name} = 0;\n"
             text += f"  always @(posedge clk) past_{name} <= {name};\n"
             premises.append(f"({subject.reset}) || {name} == past_{name}")
+        for name, condition in subject.held.items():
+            text += f"  reg [{self.ports.inputs[name] - 1}:0] before_{name} = 0;\n"
+            text += f"  reg may_move_{name} = 1;\n"
+            text += f"  always @(posedge clk) before_{name} <= {name};\n"
+            text += f"  always @(posedge clk) may_move_{name} <= {condition};\n"
+            premises.append(f"may_move_{name} || {name} == before_{name}")
         claims = [
             *self._same_outputs(),
             f"((next ^ mutant_next) & {self.cut.next_bits}'b{taken_in}) == 0",
@@ -446,6 +498,12 @@ class _Problem:
                 for bit in reversed(range(width))
             )
             text += f"    wire [{width - 1}:0] \\{name} = {{{values}}};\n"
+        for name in self.cut.outputs.keys() - self.cut.registers.keys() if also else ():
+            values = ", ".join(
+                self.cut.outputs[name].get(bit, "1'b0")
+                for bit in reversed(range(max(self.cut.outputs[name]) + 1))
+            )
+            text += f"    wire [{max(self.cut.outputs[name])}:0] \\{name} = {{{values}}};\n"
         matters, matters_next = ["1'b1"] * self.cut.state_bits, ["1'b1"] * self.cut.next_bits
         for part, condition in partly.items():
             name, high, low = _part(part)
@@ -468,7 +526,7 @@ def _never(folder: Path, miter: str) -> bool:
     yosys(
         f"read_json {folder}/gold.json; read_json {folder}/gate.json;"
         f" read_verilog -sv {folder}/miter.v; hierarchy -top miter; proc; flatten; opt_clean;"
-        f" write_rtlil {folder}/miter.il; techmap; opt; aigmap; opt_clean;"
+        f" setundef -anyseq; write_rtlil {folder}/miter.il; techmap; opt; aigmap; opt_clean;"
         f" write_aiger {folder}/miter.aig"
     )
     # ABC merges what is equal inside of both first, which multipliers need.

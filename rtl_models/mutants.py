@@ -71,6 +71,8 @@ class Subject:
     invariant : str
         Verilog condition on ports and registers of every state that means something. Where it is
         given the proofs start from these states, and prove that the next state is one of them.
+    invariant_below : str
+        The same of registers in kept modules, where the proofs look at these.
     begins : str
         Verilog condition on the ports of a cycle that may come in any state: reset or load.
     matters : mapping of str to str
@@ -83,8 +85,12 @@ class Subject:
         is put to one of all that legal inputs reach after such a cycle.
     steady : tuple of str
         Inputs that change in cycles of `reset` only; used by this proof.
+    held : mapping of str to str
+        Inputs that stay after a cycle in which a Verilog condition on ports does not hold; used by
+        this proof.
     contract : str
-        Verilog condition on ports and registers that this proof may rely on.
+        Verilog condition on ports, registers and nets of kept modules that this proof may rely on.
+        Without `reset` the proof is one of a cycle from every state.
     opened : tuple of str
         Kept modules whose gates this proof includes.
     """
@@ -103,11 +109,13 @@ class Subject:
     deep_proofs: bool = True
     legal: str = "1'b1"
     invariant: str = ""
+    invariant_below: str = ""
     begins: str = "1'b0"
     matters: Mapping[str, str] = field(default_factory=dict)
     matters_after: Mapping[str, str] = field(default_factory=dict)
     reset: str = ""
     steady: tuple[str, ...] = ()
+    held: Mapping[str, str] = field(default_factory=dict)
     contract: str = "1'b1"
     opened: tuple[str, ...] = ()
 
