@@ -201,7 +201,8 @@ def drive_engine(dut: Dut, rng: Random, cycles: int) -> None:
                 s << coordinate_bits * r for r, s in enumerate(starts)
             )
         for name in ("step_y", "step_x", "row_y", "wrap_x", "pitch_x"):
-            values[f"cfg_{name}"] = rng.randint(0, 12)
+            far_bit = 1 << rng.randrange(4, coordinate_bits) if rng.random() < 0.1 else 0
+            values[f"cfg_{name}"] = rng.randint(0, 12) + far_bit
         left = [n for n in widths if n.startswith("cfg_") and n not in values]
         values |= {name: rng.getrandbits(widths[name]) for name in left}
         values["rst"] = 0
@@ -413,7 +414,7 @@ def other_program(rng: Random, data: bytes, program: int) -> bytes:
     while not data[places[-1] + 8] & 8:  # program_end
         places.append(places[-1] + DESCRIPTOR_BYTES)
     rate = rng.choice([0.0, 0.1, 0.3, 1.0])
-    resizes, rescales, pairs = (rng.random() < 0.4 for _ in range(3))
+    resizes, rescales, pairs = (rng.random() < 0.5 for _ in range(3))
     distances: dict[int, int] = {}
     for most, *fields in _MOVES:
         distance = rng.randrange(most) if rng.random() < 0.4 else 0
@@ -425,6 +426,8 @@ def other_program(rng: Random, data: bytes, program: int) -> bytes:
         for n in _VALUES:
             if rng.random() < rate:
                 words[n] = drawn[n]
+        for n in (38, 41, 49, 52, 55):
+            words[n] -= words[n] % FEED  # of whole words
         mode = words[2] >> 10 & 7
         if mode and pairs:
             words[2] ^= (mode ^ rng.choice([ADD, ADD, MUL])) << 10
@@ -432,6 +435,8 @@ def other_program(rng: Random, data: bytes, program: int) -> bytes:
             bits = rng.choice([8, 14, 32])  # of few, sums of operands show all
             words[28], words[29], words[31] = rng.randrange(32), word(rng, bits), word(rng, bits)
             words[30], words[32] = rng.randint(-8, 8), rng.randint(-8, 8)
+            if rng.random() < 0.5:  # no clamp but that of the codes
+                words[25], words[26] = -256, 255
             other_parameters(rng, result, words)
         for n, distance in distances.items():
             words[n] += distance
@@ -450,7 +455,7 @@ def other_program(rng: Random, data: bytes, program: int) -> bytes:
 
 def many_tiles(rng: Random, data: bytes, program: int) -> bytes:
     """Give the first pass of a program some thousand pixel tiles at most."""
-    place, bit = program + 4 * 4, 1 << rng.randrange(8, 12)
+    place, bit = program + 4 * 4, 1 << rng.randrange(9, 12)
     tiles = int.from_bytes(data[place : place + 4], "little")
     return data[:place] + (tiles | bit).to_bytes(4, "little") + data[place + 4 :]
 
@@ -543,10 +548,10 @@ def drive_top(dut: Dut, rng: Random, cycles: int, *, as_compiled: bool = False) 
         base = rng.getrandbits(28) << 12
         program, data = compiled.plan.programs[0].descriptor_offset, memory.data.tobytes()
         kind = 0.1 if as_compiled else rng.random()
-        right, long = kind < 0.75, kind < 0.03
+        right, long = kind < 0.85, kind < 0.03
         if long:
-            data = rng.choice([many_tiles, endless])(rng, data, program)
-        elif 0.12 < kind < 0.75:
+            data = rng.choice([many_tiles, many_tiles, endless])(rng, data, program)
+        elif kind > 0.1 and right:
             data = other_program(rng, data, program)
         bus = Bus(
             rng,

@@ -528,6 +528,8 @@ SUBJECTS = (
         reset="rst",
         contract="!(start && (begin_q || active_q || piece_valid_q))"
         " && (beat_valid || !beat_taken)",
+        # Banks put out what was read last.
+        held={"out_read_data": "out_read"},
         # A start clears them.
         matters=dict.fromkeys(("codes_q", "lanes_q"), "begin_q || active_q || piece_valid_q"),
         # Counters, and what they begin with.
@@ -559,9 +561,10 @@ SUBJECTS = (
         legal="base[11:0] == 0 && !descriptor_offset[0] && !cfg_weight_offset[0]"
         " && !cfg_load_offset[0] && !cfg_second_load_offset[0] && !cfg_store_offset[0]",
         reset="rst",
-        # Beats come for bursts that were asked for, loads have words.
+        # Beats and answers come for bursts that were asked for, loads have words.
         contract="(idle || !op_start) && (!m_axi_rvalid || kind_q != 4"
+        " && \\u_bursts.outstanding_q != 0) && (!m_axi_bvalid || kind_q == 4"
         " && \\u_bursts.outstanding_q != 0) && cfg_load_words != 0 && cfg_load_row_words != 0",
-        opened=("burst_generator", "activation_unpacker", "weight_unpacker"),
+        opened=("burst_generator", "activation_unpacker", "weight_unpacker", "axi_writer"),
     ),
 )
