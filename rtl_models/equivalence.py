@@ -11,7 +11,7 @@ import json
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ PROVEN_BY_YOSYS = "SAT proof finished - no model found: SUCCESS!"
 PROVEN_BY_ABC = "UNSATISFIABLE"
 PROVEN_BY_PDR = "Property proved."
 PROOF_TIMEOUT_SECONDS = 150
+MEMORY = "bank_memory"
+"""Each bit that it gives out is one that was written at the same place of a word."""
 
 
 class Prover:
@@ -72,11 +74,13 @@ class Prover:
             return True
         if not self.netlist.kept or not self.subject.deep_proofs:
             return False
-        whole = self._filled(folder, gold, gate, self.netlist.kept)
+        whole = self._opened(folder, gold, gate)
+        if not self.subject.opened:
+            whole = self._filled(folder, gold, gate, self.netlist.kept)
         problem = self._problem(folder, *whole)
         return any(
             self._step_proven(folder, problem, whole[0], partly)
-            for partly in ([{}, matters] if matters else [{}])
+            for partly in ([matters, {}] if matters else [{}])
         )
 
     def _step_proven(
@@ -87,7 +91,7 @@ class Prover:
 
     def _invariant_kept(self, gold: Path) -> bool:
         """Whether the invariant holds after every cycle that may come; looked at once."""
-        if not self._subject(gold).invariant:
+        if not self.subject.invariant:
             return True
         if gold not in self._kept_invariants:
             folder, problem = self._without_fault("invariant", gold)
@@ -172,16 +176,7 @@ class Prover:
         cuts = {name: self._cut(design["modules"][TOP], named) for name, design in designs.items()}
         for name, cut in cuts.items():
             (folder / f"{name}.json").write_text(json.dumps({"modules": {name: cut.module}}))
-        return _Problem(self._subject(gold), self.netlist.ports, cuts["gold"], len(way))
-
-    def _subject(self, gold: Path) -> Subject:
-        """Return the subject, with the invariant of this netlist."""
-        if gold.name != "whole.json" or not self.subject.invariant_below:
-            return self.subject
-        both = " && ".join(
-            f"({each})" for each in (self.subject.invariant, self.subject.invariant_below) if each
-        )
-        return replace(self.subject, invariant=both)
+        return _Problem(self.subject, self.netlist.ports, cuts["gold"], len(way))
 
     def _meanings(self, module: str) -> dict[str, list[Any]]:
         """Bits of each pin of a kept module: None if unused, 0 or 1 if constant, else `...`.
@@ -249,6 +244,7 @@ class Prover:
         following: list[Any] = []
         place: dict[Any, tuple[int, int]] = {}  # register bit -> place in `state` and in `next`
         constants: dict[Any, str] = {}
+        words: dict[str, dict[int, tuple[int, int]]] = {}
         shown: dict[Any, str] = {}  # what kept modules put out
         for cell_name, cell in sorted(module["cells"].items(), key=order):
             if cell["type"] not in ("$_DFF_P_", *self.netlist.kept):
@@ -257,8 +253,12 @@ class Prover:
                 place[cell["connections"]["Q"][0]] = len(state), len(following)
             kept = cell["type"] in self.netlist.kept
             meanings = self._meanings(cell["type"]) if kept else {}
+            pins: dict[tuple[str, int], int] = {}  # place in `state` or `next`
             for port, bits in sorted(cell["connections"].items()):
                 means = meanings.get(port, [...] * len(bits))
+                side = state if cell["port_directions"][port] == "output" else following
+                used = [bit for bit, mean in enumerate(means) if mean is ...]
+                pins |= {(port, bit): len(side) + index for index, bit in enumerate(used)}
                 if cell["port_directions"][port] == "output":
                     for bit, mean in zip(bits, means, strict=True):
                         shown[bit] = f"state[{len(state)}]" if mean is ... else f"1'b{mean}"
@@ -268,10 +268,17 @@ class Prover:
                     }
                 elif port not in ("C", "clk"):
                     following += [bit for bit, mean in zip(bits, means, strict=True) if mean]
+            if MEMORY in cell["type"].split("\\"):
+                words[f"{cell_name}.word"] = {
+                    bit: (pins["word", bit], pins["write_data", bit])
+                    for bit in range(len(cell["connections"]["word"]))
+                    if {("word", bit), ("write_data", bit)} <= pins.keys()
+                }
             del module["cells"][cell_name]
         _tie(module, constants)
+        following = [constants.get(bit, bit) for bit in following]
         # Yosys wrote a wire of several bits as one wire a bit, name[bit].
-        registers: dict[str, dict[int, tuple[int, int]]] = {}
+        registers = words
         outputs: dict[str, dict[int, str]] = {}
         for wire_name, wire in module["netnames"].items():
             if wire["hide_name"]:
@@ -300,7 +307,8 @@ class _Cut:
     state_bits, next_bits : int
         Of these ports.
     registers : dict
-        Places in both of every bit, by name of the register.
+        Places in both of every bit, by name of the register. The word of a memory that is kept is
+        one: what it gives out in `state`, what is written in `next`.
     outputs : dict
         Verilog of every bit that kept modules put out, by name of the net.
     following : dict of int to int

@@ -71,8 +71,6 @@ class Subject:
     invariant : str
         Verilog condition on ports and registers of every state that means something. Where it is
         given the proofs start from these states, and prove that the next state is one of them.
-    invariant_below : str
-        The same of registers in kept modules, where the proofs look at these.
     begins : str
         Verilog condition on the ports of a cycle that may come in any state: reset or load.
     matters : mapping of str to str
@@ -109,7 +107,6 @@ class Subject:
     deep_proofs: bool = True
     legal: str = "1'b1"
     invariant: str = ""
-    invariant_below: str = ""
     begins: str = "1'b0"
     matters: Mapping[str, str] = field(default_factory=dict)
     matters_after: Mapping[str, str] = field(default_factory=dict)
