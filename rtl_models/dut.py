@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -338,8 +338,11 @@ class Dut:
             )
         )
 
-    def first_differences(self, mutants: int) -> NDArray[np.int64]:
-        """Replay the record on mutants 0 to `mutants`; the first cycle that differs, or -1."""
+    def first_differences(self, mutants: int, skipped: Collection[int] = ()) -> NDArray[np.int64]:
+        """Replay the record on mutants 0 to `mutants`; the first cycle that differs, or -1.
+
+        Those that are skipped are taken for the same.
+        """
         inputs, outputs, cares = (
             np.frombuffer(b"".join(row[part] for row in self._rows), np.uint32) for part in range(3)
         )
@@ -348,6 +351,8 @@ class Dut:
                 self._library.first_difference(
                     number, inputs.ctypes.data, outputs.ctypes.data, cares.ctypes.data, self.cycles
                 )
+                if number not in skipped
+                else -1
                 for number in range(mutants + 1)
             ],
             np.int64,

@@ -93,7 +93,8 @@ def measure(
     dut = Dut(netlist.ports, build(netlist), subject.gates)
     check_netlist(subject, dut, folder / "source", seed)
     subject.stimuli(dut, random.Random(seed), cycles)
-    first = dut.first_differences(len(netlist.mutants))
+    unread = {mutant.number for mutant in netlist.mutants if netlist.is_unread(mutant)}
+    first = dut.first_differences(len(netlist.mutants), unread)
     living = [mutant for mutant in netlist.mutants if first[mutant.number] < 0]
     is_equivalent = Prover(netlist).is_equivalent if prove else netlist.is_unread
     survivors = tuple(m for m in living if not is_equivalent(m))

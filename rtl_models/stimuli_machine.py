@@ -414,7 +414,8 @@ def other_program(rng: Random, data: bytes, program: int) -> bytes:
     while not data[places[-1] + 8] & 8:  # program_end
         places.append(places[-1] + DESCRIPTOR_BYTES)
     rate = rng.choice([0.0, 0.1, 0.3, 1.0])
-    resizes, rescales, pairs = (rng.random() < 0.5 for _ in range(3))
+    resizes, pairs, rescales = rng.random() < 0.4, rng.random() < 0.5, rng.random() < 0.4
+    rescales = rescales or (pairs and rng.random() < 0.6)
     distances: dict[int, int] = {}
     for most, *fields in _MOVES:
         distance = rng.randrange(most) if rng.random() < 0.4 else 0
@@ -444,7 +445,8 @@ def other_program(rng: Random, data: bytes, program: int) -> bytes:
         if resizes:
             for n in _IMAGE:
                 words[n] = rng.randrange(-9, 40)
-            words[rng.choice([21, 22, *_IMAGE])] += 1 << rng.choice([6, rng.randrange(4, 19)])
+            bounded = rng.choice([21, 22]) if rng.random() < 0.5 else rng.choice(_IMAGE)
+            words[bounded] += 1 << rng.choice([6, rng.randrange(4, 19)])
         if place == transferred:
             other_transfers(rng, words)
         result[place : place + 4 * len(words)] = b"".join(
@@ -455,7 +457,7 @@ def other_program(rng: Random, data: bytes, program: int) -> bytes:
 
 def many_tiles(rng: Random, data: bytes, program: int) -> bytes:
     """Give the first pass of a program some thousand pixel tiles at most."""
-    place, bit = program + 4 * 4, 1 << rng.randrange(9, 12)
+    place, bit = program + 4 * 4, 1 << rng.choice([9, 10, 11, 11])
     tiles = int.from_bytes(data[place : place + 4], "little")
     return data[:place] + (tiles | bit).to_bytes(4, "little") + data[place + 4 :]
 
@@ -510,6 +512,9 @@ def other_transfers(rng: Random, words: list[int]) -> None:
         load = load_configuration(rng, ROWS, FEED, 128)
         for n, name in enumerate(fields, 39):
             words[n] = load[f"cfg_load_{name}"]
+        for n in (39, 40, 43, 44):
+            if rng.random() < 0.15:
+                words[n] = rng.choice([far(rng), rng.getrandbits(32) | 1])
         words[45] = load["cfg_load_bank"] << 16 | load["cfg_load_stride_y"] << 8
         words[45] |= load["cfg_load_stride_x"]
         words[46], words[48] = load["cfg_load_phase_words"], load["cfg_load_pitch_words"]
@@ -548,7 +553,7 @@ def drive_top(dut: Dut, rng: Random, cycles: int, *, as_compiled: bool = False) 
         base = rng.getrandbits(28) << 12
         program, data = compiled.plan.programs[0].descriptor_offset, memory.data.tobytes()
         kind = 0.1 if as_compiled else rng.random()
-        right, long = kind < 0.85, kind < 0.03
+        right, long = kind < 0.85, kind < 0.04
         if long:
             data = rng.choice([many_tiles, many_tiles, endless])(rng, data, program)
         elif kind > 0.1 and right:
@@ -591,6 +596,13 @@ _HOST |= {"s_axi_bresp": "s_axi_bvalid"}
 _COUNTERS = ("run_counters", "overflow_counters")
 _TOP = top_parameters(small_machine(), FEED_BEATS, STREAM_BEATS, PARAM_WORDS) | {"LAYERS": 4}
 _FIELDS = _TOP | {"COORD_W": 20, "FEED_ADDR_W": 7, "STREAM_ADDR_W": 10, "CHANNEL_W": 7}
+# Blocks are loaded and pitches used of descriptors without an error (section 5 of
+# docs/programming.md); words are parts of beats: each has one part, from the first load on.
+_LOADS = (
+    f"!(op_start && op_kind == 1 && loading[{33 * 32 + 11}:{33 * 32}] != 0)"
+    " && !(\\u_dma.beat_valid_q && \\u_dma.kind_q >= 2 && (\\u_dma.kind_q > 3"
+    f" || loading[{47 * 32 + 15}:{47 * 32}] >= {ROWS})) && \\u_dma.u_activations.part_q == 0"
+)
 _ENGINE = {"ROWS": ROWS, "COLS": COLS, "FEED": FEED, "DEPTH": 2, "PE_KIND": MAC}
 _ENGINE |= {"CODE_W": CODE_BITS, "WEIGHT_W": WEIGHT_BITS, "ACC_BITS": 12, "EVENTS_W": 3}
 _ENGINE |= {"SATURATE": 1, "TAP_W": 2, "STREAM_ADDR_W": 6}
@@ -634,6 +646,8 @@ SUBJECTS = (
         | {"m_axi_wlast": "m_axi_wvalid"},
         kept=below("napier_top"),
         deep_proofs=False,
+        contract=_LOADS,
+        opened=("dma", *below("dma")),
         presets_below=("waited_q",)
         + tuple(f"u_counters.{name}_q" for name in ("compute", "fill", "stall_feed", "drain"))
         + ("u_overflow.events_q", "u_overflow.outputs_q"),
