@@ -19,6 +19,8 @@ from xml.etree import ElementTree
 
 import click
 
+from golden.errors import InputError
+from rtl_models.commands import run_command
 from rtl_models.sources import modules, sources
 from rtl_models.subjects import SUBJECTS
 
@@ -393,11 +395,21 @@ def record_tests(report: Path) -> int:
     report : Path
         From ``pytest --junitxml``. A test whose cases name no modules replaces the record, also
         where only some of them ran.
+
+    Raises
+    ------
+    InputError
+        The file is no XML.
     """
     named = {test for evidence in EVIDENCE for test in evidence.tests}
     known = set(modules())
     outcome: dict[str, dict[str, Any]] = {}
-    tree = ElementTree.parse(report)
+    try:
+        tree = ElementTree.parse(report)
+    except ElementTree.ParseError:
+        raise InputError(
+            f"{report} is no report of pytest --junitxml; run the tests with it"
+        ) from None
     for case in tree.iter("testcase"):
         file = case.get("classname", "").replace(".", "/") + ".py"
         name, _, parameters = case.get("name", "").partition("[")
@@ -545,7 +557,7 @@ def mutants_markdown() -> str:
     return "\n".join(lines)
 
 
-@click.command()
+@click.command("rtl_models.ladder")
 @click.option("--mutants", is_flag=True, help="Print what became of the mutants instead.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write all cells to this file."
@@ -569,4 +581,4 @@ def main(mutants: bool, json_path: Path | None, reports: tuple[Path, ...]) -> No
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

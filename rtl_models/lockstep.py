@@ -26,6 +26,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from rtl_models.commands import run_command
 from rtl_models.parameters import engine_parameters
 from rtl_models.runner import find_tool, run_tool, verilator_include
 from rtl_models.sources import sources
@@ -702,9 +703,14 @@ def _stimulus_word(row: list[int], hardware: Hardware) -> int:
 # -- command --------------------------------------------------------------------------------------
 
 
-@click.command(context_settings={"show_default": True})
+@click.command("rtl_models.lockstep", context_settings={"show_default": True})
 @click.option("--hardware", default="mac4x4", help="Preset or TOML.")
-@click.option("--cycles", default=10_000_000, help="Compared, in episodes from reset.")
+@click.option(
+    "--cycles",
+    type=click.IntRange(min=1),
+    default=10_000_000,
+    help="Compared, in episodes from reset.",
+)
 @click.option("--seed", default=1, help="Of the first episode.")
 @click.option("--work", type=click.Path(path_type=Path), default="lockstep", help="Build, waves.")
 @click.pass_context
@@ -740,4 +746,4 @@ def main(context: click.Context, hardware: str, cycles: int, seed: int, work: Pa
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

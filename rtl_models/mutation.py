@@ -17,7 +17,8 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from golden.errors import NapierError, ToolError
+from golden.errors import ToolError
+from rtl_models.commands import run_command
 from rtl_models.dut import Dut
 from rtl_models.equivalence import Prover
 from rtl_models.ladder import digest, record_mutation
@@ -127,10 +128,17 @@ def check_netlist(subject: Subject, dut: Dut, folder: Path, seed: int) -> None:
         )
 
 
-@click.command()
+AT_LEAST_1 = click.IntRange(min=1)
+
+
+@click.command("rtl_models.mutation")
 @click.argument("names", nargs=-1)
-@click.option("--mutants", default=200, show_default=True, help="Most mutants of a module.")
-@click.option("--cycles", default=50_000, show_default=True, help="Longest run of a mutant.")
+@click.option(
+    "--mutants", type=AT_LEAST_1, default=200, show_default=True, help="Most mutants of a module."
+)
+@click.option(
+    "--cycles", type=AT_LEAST_1, default=50_000, show_default=True, help="Longest run of a mutant."
+)
 @click.option("--seed", default=1, show_default=True, help="Of the mutants and of the stimuli.")
 @click.option("--prove/--no-prove", default=True, help="Whether solvers look at what lives.")
 @click.option("--record", is_flag=True, help="Keep the figures for the table of the ladder.")
@@ -155,12 +163,9 @@ def main(
         for name in names or known:
             folder = (workdir or Path(scratch)) / name.replace(" ", "_")
             begun = digest(known[name].module)
-            try:
-                report = measure(
-                    known[name], folder, mutants=mutants, cycles=cycles, seed=seed, prove=prove
-                )
-            except NapierError as error:
-                raise click.ClickException(str(error)) from error
+            report = measure(
+                known[name], folder, mutants=mutants, cycles=cycles, seed=seed, prove=prove
+            )
             click.echo(
                 f"| {name} | {report.mutants} | {report.killed} | {report.equivalent} |"
                 f" {len(report.survivors)} | {report.score:.1%} | {report.last_kill_cycle:,} |"
@@ -179,4 +184,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
