@@ -58,6 +58,21 @@ class Prover:
         )
         yosys(f"script {folder}/mutate.ys")
         gold, gate = self.folder / "plain.json", folder / "mutated.json"
+        deep = bool(self.netlist.kept) and self.subject.deep_proofs
+        # The invariant may be one of registers in modules that are opened.
+        if not (deep and self.subject.opened) and self._proven_cut(folder, gold, gate, mutant):
+            return True
+        if deep and self.subject.opened and self._proven_deep(folder, gold, gate):
+            return True
+        if self.subject.reset and self._proven_from_reset(folder, gold, gate):
+            return True
+        by_contract = self.subject.contract != "1'b1" and not self.subject.reset
+        if by_contract and self._proven_by_contract(folder, gold, gate):
+            return True
+        return deep and not self.subject.opened and self._proven_deep(folder, gold, gate)
+
+    def _proven_cut(self, folder: Path, gold: Path, gate: Path, mutant: Mutant) -> bool:
+        """Whether they do the same in every cycle, whatever kept modules put out."""
         problem = self._problem(folder, gold, gate, self.netlist.way(mutant))
         # Where all matters, nothing may differ; what does not matter may be anything.
         if self._step_proven(folder, problem, gold, {}):
@@ -67,13 +82,11 @@ class Prover:
             alone = self._does_not_matter(gold) and _never(folder, problem.fault(matters))
             if alone or self._step_proven(folder, problem, gold, matters):
                 return True
-        if self.subject.reset and self._proven_from_reset(folder, gold, gate):
-            return True
-        by_contract = self.subject.contract != "1'b1" and not self.subject.reset
-        if by_contract and self._proven_by_contract(folder, gold, gate):
-            return True
-        if not self.netlist.kept or not self.subject.deep_proofs:
-            return False
+        return False
+
+    def _proven_deep(self, folder: Path, gold: Path, gate: Path) -> bool:
+        """As `_proven_cut`, with gates of kept modules put in: those opened, or all."""
+        matters = self.subject.matters
         whole = self._opened(folder, gold, gate)
         if not self.subject.opened:
             whole = self._filled(folder, gold, gate, self.netlist.kept)
@@ -104,7 +117,7 @@ class Prover:
         The state that is different there keeps the invariant too, and the same of it matters, so
         that a fault may be looked at from the same state in both.
         """
-        if not self._invariant_kept(gold):
+        if self.subject.contract != "1'b1" or not self._invariant_kept(gold):
             return False
         if gold not in self._kept_matters:
             folder, problem = self._without_fault("matters", gold)
@@ -395,6 +408,8 @@ class _Problem:
         """
         text = self._sides("miter")
         premises = [self.subject.legal, *premises]
+        if self.subject.invariant and self.subject.contract != "1'b1":
+            premises, also = [*premises, "now.fits"], self._fits()
         if self.cut.state_bits:
             text += self._registers_of("now", "state", before, also)
             text += self._registers_of("after", "next", after)

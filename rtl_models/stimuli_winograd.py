@@ -140,6 +140,44 @@ _PATCH_INSIDE = " && ".join(
     )
 )
 
+_N = "(cfg_form4 ? 6 : 4)"
+_IN, _STORED, _OUT = (f"\\u_{name}_chunk.left_q " for name in ("in", "store", "out"))
+_LENGTH, _OUT_LENGTH = (
+    f"({left} <= cfg_chunk_words ? {left} : cfg_chunk_words)" for left in (_STORED, _OUT)
+)
+
+
+def _one_of(value: str, step: str, first: str) -> str:
+    """Verilog condition that a value lies 0 to n - 1 steps after the first one."""
+    return (
+        "("
+        + " || ".join(f"{i} < {_N} && {value} == {i} * {step} + {first}" for i in range(6))
+        + ")"
+    )
+
+
+# Tap (k, l) of word w goes to (k n + l) length + w. A chunk is stored after it has begun.
+_CHUNKS_INSIDE = " && ".join(
+    (
+        *(f"{left} != 0 && {left} <= cfg_words" for left in (_IN, _STORED, _OUT)),
+        f"store_word_q < {_LENGTH}",
+        _one_of("store_column_q", _LENGTH, "store_word_q"),
+        _one_of("store_addr_q", f"{_N} * {_LENGTH}", "store_column_q"),
+        f"out_addr_q < {_N} * {_N} * {_OUT_LENGTH}",
+        "stored_q + inside_q <= {1'b0, chunks_q} && chunks_q <= 2",
+    )
+)
+# Of patch_transform: a patch goes out in consecutive cycles, each column of it as n words, the
+# last of a chunk after its last word has been accepted.
+_PATCHES_OUT = " && ".join(
+    (
+        f"v_column == (v_valid && store_addr_q == ({_N} - 1) * {_N} * {_LENGTH} + store_column_q)",
+        f"v_end == (v_column && store_column_q == ({_N} - 1) * {_LENGTH} + store_word_q)",
+        "(v_valid || store_addr_q == store_word_q)",
+        f"(!v_end || store_word_q + 1 != {_LENGTH} || stored_q + inside_q < {{1'b0, chunks_q}})",
+    )
+)
+
 # All that F(4,3) alone adds to an output is a multiple of a power of two: of 1, 2, 4 and 4 in each
 # row, and column, of A^T. Zeros of the binary numbers; what stands there never carries.
 _ZEROS = {
@@ -196,12 +234,12 @@ SUBJECTS = (
         drive_input(72),
         gates={"out_data": "out_valid"},
         kept=("patch_transform", "winograd_1d", "bank_memory", "chunk_counter"),
-        deep_proofs=False,
         legal="cfg_words != 0 && cfg_chunk_words != 0"
         " && cfg_chunk_words <= (cfg_form4 ? 3'd2 : 3'd4)",
-        reset="flush",
-        steady=("cfg_form4", "cfg_words", "cfg_chunk_words"),
         opened=("chunk_counter",),
+        invariant=_CHUNKS_INSIDE,
+        begins="flush",
+        contract=f"flush || {_PATCHES_OUT}",
     ),
     Subject(
         "output_transform",
