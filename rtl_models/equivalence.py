@@ -306,6 +306,13 @@ class Prover:
             return _Cut(module, 0, 0, registers, outputs, {})
         module["ports"]["state"] = {"direction": "input", "bits": state}
         module["ports"]["next"] = {"direction": "output", "bits": following}
+        for cell in module["cells"].values():
+            cell["attributes"] = {}  # where it stands in the Verilog: most of what is read
+        module["netnames"] = {
+            name: wire | {"attributes": {}}
+            for name, wire in module["netnames"].items()
+            if not wire["hide_name"]
+        }
         return _Cut(module, len(state), len(following), registers, outputs, dict(place.values()))
 
 
