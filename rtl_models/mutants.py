@@ -18,6 +18,7 @@ from typing import Any
 from rtl_models.dut import PRESET, PRESET_VALUE, Dut, compile_library, read_ports
 from rtl_models.netlist_ports import (
     REGISTERS,
+    forget_wires,
     free_net,
     new_cell,
     preset_registers,
@@ -305,6 +306,13 @@ class Netlist:
         for module in kept.values():
             show_registers(module, subject.watched_below)
             preset_registers(module, subject.presets_below)
+            forget_wires(module)
+        for name, module in self._plain["modules"].items():  # what stands for those kept
+            module["ports"] |= {
+                port: bits
+                for port, bits in kept.get(name, {"ports": {}})["ports"].items()
+                if port in (REGISTERS, PRESET, PRESET_VALUE)
+            }
         path.write_text(json.dumps({"modules": kept}))
         yosys(f"read_json {path}; write_verilog -noattr {self.kept_files[0]}")
         shown = [cell["connections"]["Q"][0] for cell in self._flip_flops(subject.watched_below)]

@@ -57,6 +57,18 @@ def preset_registers(module: dict[str, Any], names: Sequence[str]) -> None:
         module["ports"][name] = {"direction": "input", "bits": bits}
 
 
+def forget_wires(module: dict[str, Any]) -> None:
+    """Take names from all nets but ports and registers: Verilog has a line for a bit of each."""
+    registers = [
+        cell["connections"]["Q"] for cell in module["cells"].values() if "Q" in cell["connections"]
+    ]
+    module["netnames"] = {
+        name: wire
+        for name, wire in module["netnames"].items()
+        if name in module["ports"] or wire["bits"] in registers
+    }
+
+
 def _registers(module: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
     wires = [
         wire["bits"]
