@@ -596,6 +596,13 @@ _HOST |= {"s_axi_bresp": "s_axi_bvalid"}
 _COUNTERS = ("run_counters", "overflow_counters")
 _TOP = top_parameters(small_machine(), FEED_BEATS, STREAM_BEATS, PARAM_WORDS) | {"LAYERS": 4}
 _FIELDS = _TOP | {"COORD_W": 20, "FEED_ADDR_W": 7, "STREAM_ADDR_W": 10, "CHANNEL_W": 7}
+# Blocks are loaded and pitches used of descriptors without an error (section 5 of
+# docs/programming.md); words are parts of beats: each has one part, from the first load on.
+_LOADS = (
+    f"!(op_start && op_kind == 1 && loading[{33 * 32 + 11}:{33 * 32}] != 0)"
+    " && !(\\u_dma.beat_valid_q && \\u_dma.kind_q >= 2 && (\\u_dma.kind_q > 3"
+    f" || loading[{47 * 32 + 15}:{47 * 32}] >= {ROWS})) && \\u_dma.u_activations.part_q == 0"
+)
 _ENGINE = {"ROWS": ROWS, "COLS": COLS, "FEED": FEED, "DEPTH": 2, "PE_KIND": MAC}
 _ENGINE |= {"CODE_W": CODE_BITS, "WEIGHT_W": WEIGHT_BITS, "ACC_BITS": 12, "EVENTS_W": 3}
 _ENGINE |= {"SATURATE": 1, "TAP_W": 2, "STREAM_ADDR_W": 6}
@@ -639,6 +646,8 @@ SUBJECTS = (
         | {"m_axi_wlast": "m_axi_wvalid"},
         kept=below("napier_top"),
         deep_proofs=False,
+        contract=_LOADS,
+        opened=("dma", *below("dma")),
         presets_below=("waited_q",)
         + tuple(f"u_counters.{name}_q" for name in ("compute", "fill", "stall_feed", "drain"))
         + ("u_overflow.events_q", "u_overflow.outputs_q"),
