@@ -22,6 +22,7 @@ _HOMES = {
     "run_table": "napier.report",
     "run_csv": "napier.report",
     "run_figure": "napier.plots",
+    "changed_hardware": "simulator.hardware",
     "hardware_from_dict": "simulator.hardware",
     "load_hardware": "simulator.hardware",
     "list_presets": "simulator.hardware",
@@ -29,6 +30,7 @@ _HOMES = {
 }
 
 __all__ = [  # resolved on first use, so that `napier --help` imports neither Numba nor Matplotlib
+    "changed_hardware",
     "default_samples",
     "hardware_from_dict",
     "list_presets",

@@ -154,9 +154,8 @@ figure.tight_layout()
 # images, layer by layer, is in the records; what happens below shows when the width is cut.
 
 # %%
-settings = napier.load_hardware("mac4x4").model_dump()
+mac4x4 = napier.load_hardware("mac4x4")
 for bits in (20, 18, 16, 14):
-    settings["array"]["acc_bits"] = bits
-    narrow = napier.hardware_from_dict(settings)
+    narrow = napier.changed_hardware(mac4x4, array={"acc_bits": bits})
     totals = napier.simulate(network, narrow, [images]).to_dict()["totals"]
     print(f"{bits} bits: {totals['overflow_events']} overflow events in {len(images)} images")

@@ -25,7 +25,10 @@ def store(script: Path) -> None:
     """Run one notebook and write it beside its script."""
     notebook = jupytext.read(script)
     client = nbclient.NotebookClient(
-        notebook, timeout=TIMEOUT_S, resources={"metadata": {"path": str(script.parent)}}
+        notebook,
+        timeout=TIMEOUT_S,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(script.parent)}},
     )
     asyncio.run(client.async_execute())
     notebook.metadata.pop("language_info", None)
