@@ -249,7 +249,7 @@ for axes in grid[:, 0]:
     axes.set_ylabel("accuracy")
 for name, (_, color, marker) in FAMILIES.items():
     grid[0, 0].plot([], [], marker, color=color, label=name)
-figure.legend(loc="outside lower center", ncols=4, frameon=False)
+_ = figure.legend(loc="outside lower center", ncols=4, frameon=False)
 
 # %% [markdown]
 # The same near the top, with names. Points that coincide share a label.

@@ -516,7 +516,7 @@ for column, name in enumerate(LARGE):
     grid[0, column].set_title(name)
     grid[1, column].set_xlabel("chunk_words")
 handles, labels = grid[0, 0].get_legend_handles_labels()
-figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+_ = figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
 # %% [markdown]
 # ## Tuned
