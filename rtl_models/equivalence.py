@@ -163,13 +163,14 @@ class Prover:
     def _fill(self, netlist: Path, whole: Path, opened: tuple[str, ...]) -> None:
         """Put kept modules into a netlist that has been cut from them, as gates."""
         plain = whole.with_suffix(".v")
+        # Both must have all registers, also one whose output the fault has cut off.
         closed = " ".join(
             re.sub(r"\W", "?", name) for name in self.netlist.kept if name not in opened
         )
         yosys(
             f"read_json {netlist}; delete =A:blackbox; write_verilog -noattr {plain};"
             f" design -reset; read_verilog -sv {plain} {self.netlist.kept_files[0]};"
-            f" hierarchy -check -top {TOP}; proc;"
+            f" hierarchy -check -top {TOP}; proc; setattr -set keep 1 t:$dff;"
             + (f" blackbox {closed};" if closed else "")
             + " flatten; memory -nomap; memory_map; techmap; opt_clean;"
             f" dfflegalize -cell $_DFF_P_ x; splitnets; write_json {whole}"
@@ -248,10 +249,14 @@ class Prover:
             if wire_name in named:
                 nets.setdefault(module["netnames"][wire_name]["bits"][0], wire_name)
 
-        def order(item: tuple[str, dict[str, Any]]) -> str:
-            """Sort registers by their names, which all netlists have in common."""
+        def order(item: tuple[str, dict[str, Any]]) -> tuple[bool, str]:
+            """Sort registers by their names, which all netlists have in common.
+
+            One that has lost its name is last: what its cell is called is another thing in each.
+            """
             cell_name, cell = item
-            return str(nets.get(cell["connections"].get("Q", [None])[0], cell_name))
+            name = nets.get(cell["connections"].get("Q", [None])[0])
+            return name is None, name or cell_name
 
         state: list[Any] = []
         following: list[Any] = []
