@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 
 from golden.errors import ToolError
-from rtl_models.dut import Dut
+from rtl_models.dut import Dut, compile_library, layout
 from rtl_models.equivalence import Prover
 from rtl_models.mutants import Netlist, build
 from rtl_models.mutation import check_netlist, measure
+from rtl_models.replay import module_ports
+from rtl_models.sources import sources
 from rtl_models.stimuli import word
 from rtl_models.subjects import SUBJECTS
 
@@ -83,3 +85,36 @@ def test_a_netlist_that_is_not_its_verilog_is_refused(tmp_path):
     check_netlist(wrap, dut, tmp_path / "wrap", seed=1)
     with pytest.raises(ToolError, match="netlist of fit_signed saturate is not its Verilog"):
         check_netlist(saturate, dut, tmp_path / "saturate", seed=1)
+
+
+@pytest.mark.parametrize(
+    "subject", [each for each in SUBJECTS if each.contract != "1'b1"], ids=lambda each: each.name
+)
+def test_what_proofs_rely_on_holds_in_the_verilog_in_every_cycle(tmp_path, subject):
+    source = next(path for path in sources(subject.module) if path.stem == subject.module)
+    text = source.read_text(encoding="utf-8")
+    # A last port: whether the first reset has been, and whether the contract holds.
+    begins = "flush" if subject.begins == "flush" else "rst"
+    text = text.replace("\n);", ",\n    output wire [1:0] contract_seen\n);", 1)
+    text = text.replace(
+        "\nendmodule",
+        f"""
+  logic contract_q = 1'b0;
+  always_ff @(posedge clk) contract_q <= contract_q || {begins};
+  assign contract_seen = {{contract_q, {subject.contract.replace(chr(92), "")}}};
+endmodule""",
+    )
+    changed = tmp_path / source.name
+    changed.write_text(text)
+    files = [changed if path == source else path for path in sources(subject.module)]
+    ports = module_ports(subject.module, subject.parameters, tmp_path / "ports")
+    ports = replace(ports, outputs={**ports.outputs, "contract_seen": 2})
+    library = compile_library(
+        subject.module, files, ports, tmp_path / "build", parameters=subject.parameters
+    )
+    dut = Dut(ports, library, {})
+    subject.stimuli(dut, random.Random(1), 3000)
+    at, _ = layout(ports.outputs)["contract_seen"]
+    seen = [row[1][4 * at] for row in dut.rows]
+    assert seen.count(3) > 2000
+    assert 2 not in seen, f"not in cycle {seen.index(2)}"

@@ -431,5 +431,5 @@ def test_settings_are_changed_by_table_and_checked_as_a_file_is():
     assert changed_hardware(hardware, post={"lanes": 2}).name == "mac4x4"
     with pytest.raises(HardwareError, match="acc_bit"):
         changed_hardware(hardware, array={"acc_bit": 16})
-    with pytest.raises(HardwareError, match="aray"):
-        changed_hardware(hardware, aray={"acc_bits": 16})
+    with pytest.raises(HardwareError, match="matrix"):
+        changed_hardware(hardware, matrix={"acc_bits": 16})
