@@ -170,7 +170,7 @@ class Prover:
         yosys(
             f"read_json {netlist}; delete =A:blackbox; write_verilog -noattr {plain};"
             f" design -reset; read_verilog -sv {plain} {self.netlist.kept_files[0]};"
-            f" hierarchy -check -top {TOP}; proc; setattr -set keep 1 t:$dff;"
+            f" hierarchy -check -top {TOP}; proc; setattr -set keep 1 {TOP}/t:$dff;"
             + (f" blackbox {closed};" if closed else "")
             + " flatten; memory -nomap; memory_map; techmap; opt_clean;"
             f" dfflegalize -cell $_DFF_P_ x; splitnets; write_json {whole}"
