@@ -18,7 +18,7 @@ from typing import Any
 from rtl_models.dut import Ports
 from rtl_models.mutants import MOST_MUTANTS, TOP, Mutant, Netlist, Pin, Subject
 from rtl_models.netlist_ports import REGISTERS
-from rtl_models.runner import find_tool, yosys
+from rtl_models.runner import find_tool, module_name, yosys
 
 PROVEN_BY_YOSYS = "SAT proof finished - no model found: SUCCESS!"
 PROVEN_BY_ABC = "UNSATISFIABLE"
@@ -60,16 +60,17 @@ class Prover:
         gold, gate = self.folder / "plain.json", folder / "mutated.json"
         deep = bool(self.netlist.kept) and self.subject.deep_proofs
         # The invariant may be one of registers in modules that are opened.
-        if not (deep and self.subject.opened) and self._proven_cut(folder, gold, gate, mutant):
+        if deep and self.subject.opened:
+            proven, deep = self._proven_deep(folder, gold, gate), False
+        else:
+            proven = self._proven_cut(folder, gold, gate, mutant)
+        if proven:
             return True
-        if deep and self.subject.opened and self._proven_deep(folder, gold, gate):
-            return True
-        if self.subject.reset and self._proven_from_reset(folder, gold, gate):
-            return True
-        by_contract = self.subject.contract != "1'b1" and not self.subject.reset
-        if by_contract and self._proven_by_contract(folder, gold, gate):
-            return True
-        return deep and not self.subject.opened and self._proven_deep(folder, gold, gate)
+        if self.subject.reset:
+            proven = self._proven_from_reset(folder, gold, gate)
+        elif self.subject.contract != "1'b1":
+            proven = self._proven_by_contract(folder, gold, gate)
+        return proven or (deep and self._proven_deep(folder, gold, gate))
 
     def _proven_cut(self, folder: Path, gold: Path, gate: Path, mutant: Mutant) -> bool:
         """Whether they do the same in every cycle, whatever kept modules put out."""
@@ -145,9 +146,8 @@ class Prover:
 
     def _opened(self, folder: Path, gold: Path, gate: Path) -> tuple[Path, Path]:
         """Both netlists with those kept modules put in that are opened."""
-        opened = tuple(
-            name for name in self.netlist.kept if set(name.split("\\")) & set(self.subject.opened)
-        )
+        kept = self.netlist.kept
+        opened = tuple(name for name in kept if module_name(name) in self.subject.opened)
         return self._filled(folder, gold, gate, opened) if opened else (gold, gate)
 
     def _filled(
@@ -163,10 +163,10 @@ class Prover:
     def _fill(self, netlist: Path, whole: Path, opened: tuple[str, ...]) -> None:
         """Put kept modules into a netlist that has been cut from them, as gates."""
         plain = whole.with_suffix(".v")
-        # Both must have all registers, also one whose output the fault has cut off.
         closed = " ".join(
             re.sub(r"\W", "?", name) for name in self.netlist.kept if name not in opened
         )
+        # Both must keep all registers, also one whose output the fault has cut off.
         yosys(
             f"read_json {netlist}; delete =A:blackbox; write_verilog -noattr {plain};"
             f" design -reset; read_verilog -sv {plain} {self.netlist.kept_files[0]};"
@@ -262,32 +262,30 @@ class Prover:
         following: list[Any] = []
         place: dict[Any, tuple[int, int]] = {}  # register bit -> place in `state` and in `next`
         constants: dict[Any, str] = {}
-        words: dict[str, dict[int, tuple[int, int]]] = {}
+        registers: dict[str, dict[int, tuple[int, int]]] = {}
         shown: dict[Any, str] = {}  # what kept modules put out
         for cell_name, cell in sorted(module["cells"].items(), key=order):
             if cell["type"] not in ("$_DFF_P_", *self.netlist.kept):
                 continue
-            if cell["type"] == "$_DFF_P_":
-                place[cell["connections"]["Q"][0]] = len(state), len(following)
             kept = cell["type"] in self.netlist.kept
             meanings = self._meanings(cell["type"]) if kept else {}
             pins: dict[tuple[str, int], int] = {}  # place in `state` or `next`
             for port, bits in sorted(cell["connections"].items()):
-                means = meanings.get(port, [...] * len(bits))
-                side = state if cell["port_directions"][port] == "output" else following
-                used = [bit for bit, mean in enumerate(means) if mean is ...]
-                pins |= {(port, bit): len(side) + index for index, bit in enumerate(used)}
-                if cell["port_directions"][port] == "output":
-                    for bit, mean in zip(bits, means, strict=True):
-                        shown[bit] = f"state[{len(state)}]" if mean is ... else f"1'b{mean}"
-                        state += [bit] * (mean is ...)
-                    constants |= {
-                        bit: mean for bit, mean in zip(bits, means, strict=True) if mean is not ...
-                    }
-                elif port not in ("C", "clk"):
-                    following += [bit for bit, mean in zip(bits, means, strict=True) if mean]
-            if MEMORY in cell["type"].split("\\"):
-                words[f"{cell_name}.word"] = {
+                puts_out = cell["port_directions"][port] == "output"
+                side = state if puts_out else following
+                means = [] if port in ("C", "clk") else meanings.get(port, [...] * len(bits))
+                for bit, (net, mean) in enumerate(zip(bits, means, strict=bool(means))):
+                    if mean is ...:
+                        pins[port, bit] = len(side)
+                        side.append(net)
+                    elif puts_out:
+                        constants[net] = mean
+                    if puts_out:
+                        shown[net] = f"state[{pins[port, bit]}]" if mean is ... else f"1'b{mean}"
+            if cell["type"] == "$_DFF_P_":
+                place[cell["connections"]["Q"][0]] = pins["Q", 0], pins["D", 0]
+            if module_name(cell["type"]) == MEMORY:
+                registers[f"{cell_name}.word"] = {
                     bit: (pins["word", bit], pins["write_data", bit])
                     for bit in range(len(cell["connections"]["word"]))
                     if {("word", bit), ("write_data", bit)} <= pins.keys()
@@ -296,7 +294,6 @@ class Prover:
         _tie(module, constants)
         following = [constants.get(bit, bit) for bit in following]
         # Yosys wrote a wire of several bits as one wire a bit, name[bit].
-        registers = words
         outputs: dict[str, dict[int, str]] = {}
         for wire_name, wire in module["netnames"].items():
             if wire["hide_name"]:
@@ -481,12 +478,10 @@ class _Problem:
         ports = ["output wire differs"]
         if self.cut.state_bits:
             outputs["next"] = self.cut.next_bits
+            free = ("other", "state") if state else ("other",)
+            inputs |= dict.fromkeys(free, self.cut.state_bits)
         if self.way_bits:
             outputs["way"] = self.way_bits
-        if self.cut.state_bits:
-            inputs |= {"other": self.cut.state_bits} | (
-                {"state": self.cut.state_bits} if state else {}
-            )
         ports += [f"input wire [{bits - 1}:0] {port}" for port, bits in inputs.items()]
         text = f"`default_nettype none\nmodule {name}({', '.join(ports)}"
         text += ");\n" if state else ", input wire clk);\n"

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,7 @@ from rtl_models.netlist_ports import (
     preset_registers,
     show_registers,
 )
-from rtl_models.runner import yosys
-from rtl_models.sources import sources
+from rtl_models.runner import elaborate, module_name, yosys
 
 TOP = "subject"
 SELECT = "mutant_select"
@@ -89,7 +90,8 @@ class Subject:
         this proof.
     contract : str
         Verilog condition on ports, registers and nets of kept modules that this proof may rely on.
-        Without `reset` the proof is one of a cycle from every state.
+        Without `reset` the proof is one of a cycle from every state. The proofs that an
+        `invariant` starts may rely on it too.
     opened : tuple of str
         Kept modules whose gates this proof includes.
     """
@@ -184,20 +186,11 @@ class Netlist:
     def _synthesise(self) -> None:
         """Write gates.json, and kept.v with the modules that stay as they are."""
         subject, folder = self.subject, self.folder
-        settings = "".join(f" -set {name} {value}" for name, value in subject.parameters.items())
-        files = " ".join(f'"{path}"' for path in sources(subject.module))
-        script = (
-            f"read_verilog -sv -DSYNTHESIS {files};"
-            + (f" chparam{settings} {subject.module};" if settings else "")
-            + f" hierarchy -check -top {subject.module}; rename -top {TOP};"
-        )
+        script = f"{elaborate(subject.module, subject.parameters)} rename -top {TOP};"
         if subject.kept:
             yosys(f"{script} tee -o {folder}/modules.txt ls")
             found = (folder / "modules.txt").read_text().split()
-            # As it is, or with parameters: $paramod\\name\\A=1, $paramod$<hash>\\name
-            self.kept = tuple(
-                name for name in found if set(name.split("\\")) & set(subject.kept) and name != TOP
-            )
+            self.kept = tuple(name for name in found if module_name(name) in subject.kept)
             patterns = " ".join(re.sub(r"\W", "?", name) for name in self.kept)
             self.kept_files = (folder / "kept.v",)
             shown = "".join(
@@ -229,8 +222,7 @@ class Netlist:
         """Connect pins of the kept modules that show registers."""
         top = self._plain["modules"][TOP]
         self._shown: tuple[str, ...] = ()
-        bits = [bit for wire in top["netnames"].values() for bit in wire["bits"]]
-        net = 1 + max((bit for bit in bits if isinstance(bit, int)), default=1)
+        net = free_net(top)
         for cell in top["cells"].values():
             if cell["type"] not in self.kept:
                 continue
@@ -365,16 +357,25 @@ class Netlist:
 
     def _readers(self, pin: Pin) -> list[Pin | None]:
         """Input pins that read what an output pin drives, then None for each port that does."""
+        cell, port, bit = pin
+        net = self._plain["modules"][TOP]["cells"][cell]["connections"][port][bit]
+        return self._all_readers[net]
+
+    @cached_property
+    def _all_readers(self) -> Mapping[int | str, list[Pin | None]]:
+        """`_readers` by net."""
         module = self._plain["modules"][TOP]
-        net = module["cells"][pin[0]]["connections"][pin[1]][pin[2]]
-        readers: list[Pin | None] = [
-            (name, port, bits.index(net))
-            for name, cell in module["cells"].items()
-            for port, bits in cell["connections"].items()
-            if cell["port_directions"][port] != "output" and net in bits
-        ]
-        shown = (port for port in module["ports"].values() if port["direction"] != "input")
-        return readers + [None for port in shown if net in port["bits"]]
+        readers: defaultdict[int | str, list[Pin | None]] = defaultdict(list)
+        for name, cell in module["cells"].items():
+            for port, bits in cell["connections"].items():
+                if cell["port_directions"][port] != "output":
+                    for net in dict.fromkeys(bits):
+                        readers[net].append((name, port, bits.index(net)))
+        for shown in module["ports"].values():
+            if shown["direction"] != "input":
+                for net in dict.fromkeys(shown["bits"]):
+                    readers[net].append(None)
+        return readers
 
 
 def build(netlist: Netlist) -> Path:

@@ -15,8 +15,7 @@ from typing import Any
 
 from golden.errors import ToolError
 from rtl_models.equivalence import PROVEN_BY_YOSYS
-from rtl_models.runner import find_tool, yosys
-from rtl_models.sources import sources
+from rtl_models.runner import elaborate, find_tool, yosys
 
 REFUTED = "SAT proof finished - model found: FAIL!"
 
@@ -136,13 +135,7 @@ def is_equivalent(
 
 
 def _elaborate(module: str, parameters: Mapping[str, int]) -> str:
-    settings = "".join(f" -set {name} {value}" for name, value in parameters.items())
-    files = " ".join(f'"{path}"' for path in sources(module))
-    return (
-        f"read_verilog -sv -DSYNTHESIS {files};"
-        + (f" chparam{settings} {module};" if settings else "")
-        + f" hierarchy -check -top {module}; rename -top {module};"
-    )
+    return f"{elaborate(module, parameters)} rename -top {module};"
 
 
 def _cut_alike(source: Module, gates: Module, cuts: Sequence[str]) -> dict[str, int]:

@@ -20,7 +20,7 @@ import numpy as np
 from golden.errors import ToolError
 from rtl_models.dut import Dut, Ports, compile_library, layout, read_ports
 from rtl_models.mutants import Subject
-from rtl_models.runner import find_tool, yosys
+from rtl_models.runner import elaborate, find_tool, yosys
 from rtl_models.sources import sources
 
 _BENCH = """
@@ -97,13 +97,8 @@ def module_ports(module: str, parameters: Mapping[str, int], folder: Path) -> Po
         Yosys is missing or does not understand the module.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    settings = "".join(f" -set {name} {value}" for name, value in parameters.items())
-    files = " ".join(f'"{path}"' for path in sources(module))
     yosys(
-        f"read_verilog -sv -DSYNTHESIS {files};"
-        + (f" chparam{settings} {module};" if settings else "")
-        + f" hierarchy -check -top {module}; rename -top subject; proc;"
-        f" write_json {folder}/ports.json"
+        f"{elaborate(module, parameters)} rename -top subject; proc; write_json {folder}/ports.json"
     )
     design = json.loads((folder / "ports.json").read_text())
     return read_ports(design["modules"]["subject"])

@@ -225,16 +225,36 @@ def lint(
         command = ["--lint-only", "-Wall", "--top-module", top, *overrides, *files]
         return _complaints("verilator", command)
     if tool == "yosys":
-        quoted = " ".join(f'"{file}"' for file in files)
-        # `hierarchy -chparam` stumbles over a value that is the default; `chparam` does not.
-        chparam = " ".join(f"-set {name} {value}" for name, value in settings)
-        script = (
-            f"read_verilog -sv {quoted}; {f'chparam {chparam} {top};' if settings else ''}"
-            f" hierarchy -check -top {top}; proc; check -assert;"
-            " select -assert-none t:$dlatch t:$adlatch t:$dlatchsr"
-        )
+        script = elaborate(top, parameters or {}, sources) + " proc; check -assert;"
+        script += " select -assert-none t:$dlatch t:$adlatch t:$dlatchsr"
         return _complaints("yosys", ["-q", "-p", script])
     raise ValueError(f"no lint tool {tool!r}; use iverilog, verilator or yosys")
+
+
+def elaborate(
+    top: str, parameters: Mapping[str, int], sources: Sequence[Path] | None = None
+) -> str:
+    """Yosys commands that read a module and those below it, with the given parameters.
+
+    Parameters
+    ----------
+    top : str
+    parameters : mapping of str to int
+    sources : sequence of Path, optional
+        Verilog files; by default the package's `top` and what it needs.
+    """
+    files = " ".join(f'"{path}"' for path in (module_sources(top) if sources is None else sources))
+    # `hierarchy -chparam` stumbles over a value that is the default; `chparam` does not.
+    settings = "".join(f" -set {name} {value}" for name, value in parameters.items())
+    chparam = f" chparam{settings} {top};" if settings else ""
+    return f"read_verilog -sv {files};{chparam} hierarchy -check -top {top};"
+
+
+def module_name(yosys_name: str) -> str:
+    r"""Name in the Verilog of what Yosys calls `\name`, `$paramod$hash\name` or `...\name\P=v`."""
+    if not yosys_name.startswith("$paramod"):
+        return yosys_name.removeprefix("\\")
+    return yosys_name.split("\\")[1]
 
 
 def run_yosys(script: str) -> tuple[int, str]:

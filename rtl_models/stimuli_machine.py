@@ -531,6 +531,10 @@ def other_transfers(rng: Random, words: list[int]) -> None:
         words[62] = store["store_last_lane"] << 8 | store["store_first_lane"]
 
 
+_KINDS = ("long", "compiled", "other", "wrong")  # of programs
+_UP_TO = (0.04, 0.1, 0.85, 1.0)
+
+
 def drive_top(dut: Dut, rng: Random, cycles: int, *, as_compiled: bool = False) -> None:
     """Run random networks from a host; memories pause, some programs are wrong, cut off or fail.
 
@@ -552,22 +556,19 @@ def drive_top(dut: Dut, rng: Random, cycles: int, *, as_compiled: bool = False) 
     while dut.cycles < cycles:
         base = rng.getrandbits(28) << 12
         program, data = compiled.plan.programs[0].descriptor_offset, memory.data.tobytes()
-        kind = 0.1 if as_compiled else rng.random()
-        right, long = kind < 0.85, kind < 0.04
+        kind = "compiled" if as_compiled else rng.choices(_KINDS, cum_weights=_UP_TO)[0]
+        long, wrong = kind == "long", kind == "wrong"
         if long:
             data = rng.choice([many_tiles, many_tiles, endless])(rng, data, program)
-        elif kind > 0.1 and right:
+        elif kind == "other":
             data = other_program(rng, data, program)
-        bus = Bus(
-            rng,
-            data if right else changed(rng, data, program),
-            base,
-            0.001 if rng.random() < 0.2 else 0.0,
-        )
+        elif wrong:
+            data = changed(rng, data, program)
+        bus = Bus(rng, data, base, 0.001 if rng.random() < 0.2 else 0.0)
         writes = [(INTERRUPT, 3), (BASE_LOW, base & 0xFFFFFFFF), (BASE_HIGH, base >> 32)]
         writes += [(PROGRAM, program), (ENABLE, 3), (CONTROL, START)]
         queue += [(offset, value, 15) for offset, value in writes]
-        patience = rng.choice([3000 if right else 1000] * 3 + [rng.randrange(2000)])
+        patience = rng.choice([1000 if wrong else 3000] * 3 + [rng.randrange(2000)])
         patience = 20_000 if long else patience
         presets = 0.0 if long else rng.choice([0.0, 0.0, 0.003, 0.03])
         by_reset, begun, ended, age = rng.getrandbits(1), False, 0, 0

@@ -11,8 +11,7 @@ from typing import Any
 
 from golden.errors import ToolError
 from rtl_models.parameters import PE_KINDS, engine_parameters, shared_out_parameters
-from rtl_models.runner import run_yosys
-from rtl_models.sources import sources
+from rtl_models.runner import elaborate, module_name, run_yosys
 from simulator.hardware import Hardware
 
 Progress = Callable[[int, int, str], None]
@@ -259,24 +258,12 @@ def run_synthesis(top: str, parameters: Mapping[str, int], target: str, commands
     ToolError
         Yosys is missing, or fails at the `target`.
     """
-    files = " ".join(f'"{path}"' for path in sources(top))
-    settings = " ".join(f"-set {name} {value}" for name, value in parameters.items())
-    code, said = run_yosys(
-        f"read_verilog -sv {files}; chparam {settings} {top}; hierarchy -check -top {top};"
-        f" {commands}"
-    )
+    code, said = run_yosys(f"{elaborate(top, parameters)} {commands}")
     if code:
         errors = _YOSYS_ERROR.findall(said)
         reason = errors[0] if errors else f"it stopped with code {code}"
         raise ToolError(f"Yosys cannot synthesize {top} for {target}: {reason}")
     return said
-
-
-def module_name(yosys_name: str) -> str:
-    r"""Name in the Verilog of what Yosys calls `\name`, `$paramod$hash\name` or `...\name\P=v`."""
-    if not yosys_name.startswith("$paramod"):
-        return yosys_name.removeprefix("\\")
-    return yosys_name.split("\\")[1]
 
 
 @dataclass(frozen=True)

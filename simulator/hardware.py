@@ -591,17 +591,15 @@ def with_winograd(hardware: Hardware, use: str, choose_by: str | None = None) ->
     HardwareError
         Another `use` or `choose_by`, or widths that the units make too large.
     """
-    settings = hardware.model_dump()
-    winograd, forms = settings["winograd"], hardware.winograd.names
+    forms, name, changes = hardware.winograd.names, hardware.name, {"use": use}
     missing = {"auto": () if forms else ("f2", "f4"), "f2": ("f2",), "f4": ("f4",)}.get(use, ())
     if set(missing) - set(forms):
         wanted = sorted({*forms, *missing})
-        winograd["forms"] = "both" if len(wanted) == 2 else wanted[0]
-        settings["name"] = f"{hardware.name}+{'+'.join(wanted)}"
-    winograd["use"] = use
+        changes["forms"] = "both" if len(wanted) == 2 else wanted[0]
+        name = f"{hardware.name}+{'+'.join(wanted)}"
     if choose_by is not None:
-        winograd["choose_by"] = choose_by
-    return hardware_from_dict(settings)
+        changes["choose_by"] = choose_by
+    return changed_hardware(hardware, name, winograd=changes)
 
 
 def to_toml(hardware: Hardware) -> str:

@@ -6,7 +6,8 @@ import pytest
 
 from rtl_models import lint, run_yosys
 from rtl_models.parameters import shared_out_parameters
-from rtl_models.sources import VERILOG, modules, sources
+from rtl_models.runner import elaborate
+from rtl_models.sources import VERILOG, modules
 from simulator.hardware import list_presets, load_hardware
 
 TOOLS = ("iverilog", "verilator", "yosys")
@@ -89,12 +90,7 @@ def test_lint_can_complain(tmp_path, tool, body, complaint):
 
 
 def has_multiplier(parameters):
-    files = " ".join(str(path) for path in sources("napier_pe"))
-    overrides = " ".join(f"-set {key} {value}" for key, value in parameters.items())
-    code, said = run_yosys(
-        f"read_verilog -sv {files}; chparam {overrides} napier_pe; hierarchy -top napier_pe; proc;"
-        " select -assert-none t:$mul"
-    )
+    code, said = run_yosys(f"{elaborate('napier_pe', parameters)} proc; select -assert-none t:$mul")
     assert code == 0 or "selection is not empty" in said, said
     return code != 0
 

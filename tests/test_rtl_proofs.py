@@ -6,6 +6,7 @@ import pytest
 
 from rtl_models import run_yosys
 from rtl_models.parameters import engine_parameters
+from rtl_models.runner import elaborate
 from rtl_models.sources import sources
 from simulator.hardware import list_presets, load_hardware
 
@@ -23,17 +24,15 @@ def is_proven_equal(module, reference, parameters, files=None, cases=("",)):
     state), so that one combinational proof covers every step from every state. `cases` cut a proof
     into smaller ones; together they must cover everything.
     """
-    overrides = " ".join(f"-set {name} {value}" for name, value in parameters.items())
 
     def prepare(top, texts, name):
         return (
-            f"read_verilog -sv {' '.join(str(text) for text in texts)}; chparam {overrides} {top};"
-            f" hierarchy -check -top {top}; proc; flatten; rename -top {name};"
+            f"{elaborate(top, parameters, texts)} proc; flatten; rename -top {name};"
             f" design -stash {name}; "
         )
 
     code, said = run_yosys(
-        prepare(module, files or sources(module), "gate")
+        prepare(module, files, "gate")
         + prepare(reference, [PROOFS / f"{reference}.v"], "gold")
         + "design -copy-from gate -as gate gate; design -copy-from gold -as gold gold;"
         " opt_clean; expose -shared -evert-dff -dff gold gate; opt_clean;"

@@ -3,9 +3,10 @@
 import pytest
 
 from golden.errors import ToolError
-from rtl_models import synth
+from rtl_models import runner
 from rtl_models.placement import place, place_pe_kinds
-from rtl_models.synth import module_name, pe_kinds, synthesize_designs
+from rtl_models.runner import module_name
+from rtl_models.synth import pe_kinds, synthesize_designs
 from simulator.hardware import hardware_from_dict, load_hardware
 
 pytestmark = pytest.mark.rtl
@@ -99,7 +100,7 @@ def test_latches_and_flip_flops_are_told_apart(tmp_path, monkeypatch):
         "always @(posedge clk or posedge rst) if (rst) both <= 0; else if (en) both <= d[1:0];\n"
         "endmodule\n"
     )
-    monkeypatch.setattr(synth, "sources", lambda top: (file,))
+    monkeypatch.setattr(runner, "module_sources", lambda top: (file,))
     areas, _ = synthesize_designs({"mixed": ("mixed", {})})
     assert (areas["mixed"][0].area.latches, areas["mixed"][0].area.flip_flops) == (4, 6)
 
@@ -107,7 +108,7 @@ def test_latches_and_flip_flops_are_told_apart(tmp_path, monkeypatch):
 def test_verilog_that_cannot_be_synthesized_is_a_tool_error(tmp_path, monkeypatch):
     file = tmp_path / "broken.v"
     file.write_text("module broken (input wire a\nendmodule\n")
-    monkeypatch.setattr(synth, "sources", lambda top: (file,))
+    monkeypatch.setattr(runner, "module_sources", lambda top: (file,))
     with pytest.raises(ToolError, match=r"Yosys cannot synthesize broken .*syntax error"):
         synthesize_designs({"broken": ("broken", {})})
 
