@@ -639,6 +639,10 @@ def quantize(
     "--normalize/--no-normalize", default=True, show_default=True,
     help="Batch normalisation while coarse weights learn; folded at the end.",
 )  # fmt: skip
+@click.option(
+    "--dampening", type=float, default=0.003, show_default=True,
+    help="Share of the way to its level that a coarse weight goes in a step, at the end.",
+)  # fmt: skip
 @click.option("--batch", type=int, default=32, show_default=True, help="Samples of a step.")
 @click.option(
     "--distillation", type=float, default=0.5, show_default=True,
@@ -669,6 +673,7 @@ def finetune(
     learning_rate: float,
     relative: bool,
     normalize: bool,
+    dampening: float,
     batch: int,
     distillation: float,
     shift: int,
@@ -708,7 +713,7 @@ def finetune(
         *(method, epochs, uniform_epochs, learning_rate),
         *(bits, layers, activation_bits, keep_ends),
     )
-    training = Training(batch, distillation, seed, threads, shift, relative, normalize)
+    training = Training(batch, distillation, seed, threads, shift, relative, normalize, dampening)
     with progress_bar() as progress:
         network, document = finetune_document(
             *(source, plan, training, samples, labels, test, test_labels, by_epoch(progress))

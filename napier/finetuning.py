@@ -192,6 +192,7 @@ def finetune_document(
             "shift": training.shift,
             "relative": training.relative,
             "normalize": training.normalize,
+            "dampening": training.dampening,
         },
         "inputs": [
             {"name": each.name, "scale": each.scale, "zero_point": each.zero_point}

@@ -5,7 +5,8 @@ Each step rounds weights and activations as the integer network will (the NumPy 
 (straight-through, Bengio et al. 2013). Scales of activations are learned with their zero points
 held (LSQ, Esser et al. 2020; in octaves, as in TQT, Jain et al. 2020). What comes out are integer
 codes and scales for every layer: no rounding is left to be done. Where weights are coarse, what
-layers sum is normalised while they learn, see `napier.normalization`.
+layers sum is normalised while they learn, see `napier.normalization`, and weights are drawn to
+their levels more and more, so that they settle (oscillation dampening, Nagel et al. 2022).
 
 Stages follow one another from where the last one ended. n-hot networks take two, uniform and then
 n-hot (arXiv 2103.11704). ``a2q`` and ``a2q+`` are stages of their own: while they learn, weights
@@ -117,6 +118,9 @@ class Training:
         where quantizers are in place and sums are not normalised.
     normalize : bool
         Sums are normalised while weights lose more than `COARSE` of their energy.
+    dampening : float
+        Share of the way to their levels that weights go in each step where sums are normalised; it
+        rises to this from 0 over the stage.
     """
 
     batch: int = 32
@@ -126,6 +130,7 @@ class Training:
     shift: int = 0
     relative: bool = False
     normalize: bool = True
+    dampening: float = 0.003
 
 
 DEFAULT = Training()
@@ -275,6 +280,11 @@ def _check(
             )
         if not 2 <= stage.bits <= 8:
             raise InputError(f"weights must have 2 to 8 bits, not {stage.bits}; choose a width")
+    if not 0 <= training.dampening <= 1:
+        raise InputError(
+            "weights can go a share of 0 to 1 of the way to their levels, not"
+            f" {training.dampening:g}; for example {DEFAULT.dampening:g}"
+        )
     if training.batch < 1 or not 0 <= training.distillation <= 1 or training.threads < 1:
         raise InputError(
             "training needs a batch and threads from 1 and a share of distillation from 0 to 1, not"
@@ -472,22 +482,37 @@ class _Trainer:
                 rate = self.stage.learning_rate * (1 + np.cos(np.pi * progress)) / 2
                 group["lr"] = rate * group["share"]
             move = generator.integers(-self.training.shift, self.training.shift + 1, 2)
-            total += self._step([_moved(x[chosen], *move) for x in self.inputs], chosen)
+            inputs = [_moved(x[chosen], *move) for x in self.inputs]
+            total += self._step(inputs, chosen, self.training.dampening * progress)
         self.done += 1
         return total / len(order)
 
-    def _step(self, inputs: list[torch.Tensor], chosen: torch.Tensor) -> float:
+    def _step(self, inputs: list[torch.Tensor], chosen: torch.Tensor, dampening: float) -> float:
         """Learn from some samples; the sum of their losses."""
+        levels: dict[int, torch.Tensor] = {}
+
+        def quantized(index: int, weights: torch.Tensor) -> torch.Tensor:
+            levels[index] = self._weights(index, weights)
+            return levels[index]
+
         tensors: Hook = self.activations if self.stage.method != FLOAT else unchanged
-        scores = self._scores(
-            self.student(
-                inputs,
-                weights=self._weights,
-                sums=self.normalization,
-                tensors=tensors,
-                keep=[self.scores],
-            )
+        kept = self.student(
+            inputs,
+            weights=quantized,
+            sums=self.normalization,
+            tensors=tensors,
+            keep=[self.scores],
         )
+        loss = self._loss(self._scores(kept), inputs, chosen)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self._move_weights(levels, dampening)
+        return float(loss.item()) * len(chosen)
+
+    def _loss(
+        self, scores: torch.Tensor, inputs: list[torch.Tensor], chosen: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean loss of some samples: by the float network's answers, and by their labels."""
         loss = torch.zeros(())
         if self.distillation:
             answers = self._answers(inputs, chosen)
@@ -495,15 +520,23 @@ class _Trainer:
         if self.labels is not None:
             right = functional.cross_entropy(scores, self.labels[chosen])
             loss = loss + (1 - self.distillation) * right
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        return loss
+
+    def _move_weights(self, levels: Mapping[int, torch.Tensor], dampening: float) -> None:
+        """Take a step of the optimizer, and a share of the way from coarse weights to their levels.
+
+        Where a threshold lies, gradients on both sides lead a weight back across it, so that it
+        leaps in every few steps, and what it makes of the sums is noise.
+        """
         before = {index: self.student.weights[index].detach().clone() for index in self.paces}
         self.optimizer.step()
         with torch.no_grad():
             for index, old in before.items():
                 weights = self.student.weights[index]
                 weights.copy_(old + self.paces[index] * (weights - old))
-        return float(loss.item()) * len(chosen)
+            for index in self.normalization.offsets:
+                weights = self.student.weights[index]
+                weights.add_(dampening * (levels[index] - weights))
 
     def _answers(self, inputs: list[torch.Tensor], chosen: torch.Tensor) -> torch.Tensor:
         """Chances that the float network gives to the classes; of unmoved images asked once."""

@@ -113,6 +113,41 @@ def test_normalisation_wins_most_of_what_few_epochs_of_ternary_weights_leave() -
     assert losses[0] < losses[1]
 
 
+def test_coarse_weights_go_a_share_of_the_way_to_their_levels() -> None:
+    trainer = begun(Stage("ternary", 1))
+    weights = {index: each.detach().clone() for index, each in trainer.student.weights.items()}
+    levels = {index: trainer._weights(index, each).detach() for index, each in weights.items()}
+    trainer._move_weights(levels, 0.25)  # without a gradient
+    for index, before in weights.items():
+        expected = (0.75 * before + 0.25 * levels[index]).numpy()
+        found = trainer.student.weights[index].detach().numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-7)
+        assert not np.array_equal(found, before.numpy())
+
+
+def test_fine_weights_are_not_dampened() -> None:
+    trainer = begun(Stage("uniform", 1))
+    before = {index: each.detach().clone() for index, each in trainer.student.weights.items()}
+    trainer._move_weights({index: torch.zeros_like(each) for index, each in before.items()}, 0.25)
+    for index, each in before.items():
+        np.testing.assert_array_equal(trainer.student.weights[index].detach().numpy(), each.numpy())
+
+
+def test_dampened_weights_settle() -> None:
+    """Codes that the last of four epochs changes, with and without."""
+
+    def changed(dampening: float) -> int:
+        trainer = begun(Stage("ternary", 4, 2e-3), 512, dampening=dampening)
+        codes = []
+        for _ in range(4):
+            trainer.epoch()
+            found = [trainer._codes(index, each) for index, each in trainer.quantizers.items()]
+            codes.append(np.concatenate([each.codes.ravel() for each in found]))
+        return int(np.count_nonzero(codes[-1] != codes[-2]))
+
+    assert 2 * changed(0.01) < changed(0.0)
+
+
 def test_gradients_of_rounded_activations() -> None:
     """Codes -2 to 1 of scale 1/2: two values inside, one clipped on either side."""
     parameters = QuantizationParameters(0.5, 0, -2, 1)

@@ -380,6 +380,22 @@ def test_bad_stages_are_refused(stages: list[Stage], message: str) -> None:
         tuned(stages, count=8)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 0}, "a batch and threads from 1"),
+        ({"threads": 0}, "a batch and threads from 1"),
+        ({"distillation": 1.5}, "a share of distillation from 0 to 1"),
+        ({"dampening": -0.1}, "a share of 0 to 1 of the way to their levels, not -0.1"),
+        ({"dampening": float("nan")}, "a share of 0 to 1 of the way to their levels, not nan"),
+        ({"shift": 8}, "moved by 0 to 7 pixels, not 8"),
+    ],
+)
+def test_bad_settings_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tuned([Stage("ternary", 1)], count=8, **changes)
+
+
 def test_labels_must_be_classes_of_the_network() -> None:
     network, parameters, images, _ = digits()
     with pytest.raises(InputError, match="classes 0 to 9"):
