@@ -54,7 +54,7 @@ REQUESTS = {
 
 PLANS = [
     Plan("nhot:n=2", epochs=1, uniform_epochs=1, learning_rate=1e-3),
-    Plan("ternary", epochs=8, uniform_epochs=2, learning_rate=1e-3),
+    Plan("ternary", epochs=10, uniform_epochs=0, learning_rate=1e-3),
 ]
 
 EPOCHS, BATCH, CALIBRATION, DRAWS = 8, 64, 50, 2

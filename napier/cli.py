@@ -623,12 +623,11 @@ def quantize(
 @click.option("--labels", "labels_path", metavar="Y.npy", help="Their classes, from 0.")
 @click.option("--test", "tests", multiple=True, metavar="X.npy", help="Samples to compare on.")
 @click.option("--test-labels", "test_labels_path", metavar="Y.npy", help="Their classes.")
-@click.option("--epochs", type=click.IntRange(0), default=8, show_default=True, help="With M.")
+@click.option("--epochs", type=click.IntRange(0), default=10, show_default=True, help="With M.")
 @click.option(
     "--uniform-epochs",
     type=click.IntRange(0),
-    default=2,
-    show_default=True,
+    show_default="2 before nhot, else 0",
     help="With uniform weights, before.",
 )
 @click.option(
@@ -669,7 +668,7 @@ def finetune(
     tests: tuple[str, ...],
     test_labels_path: str | None,
     epochs: int,
-    uniform_epochs: int,
+    uniform_epochs: int | None,
     learning_rate: float,
     relative: bool,
     normalize: bool,
@@ -689,7 +688,13 @@ def finetune(
     float network teaches. Needs PyTorch, the extra `train`; docs/finetuning.md has the rules.
     """
     from golden.files import save_network
-    from napier.finetuning import Plan, finetune_document, finetune_table, require_torch
+    from napier.finetuning import (
+        Plan,
+        finetune_document,
+        finetune_table,
+        require_torch,
+        usual_uniform_epochs,
+    )
     from napier.fitting import check_model_name, load_labels
     from napier.output import check_outputs, write_text
     from napier.quantizing import load_reals, load_source
@@ -709,6 +714,8 @@ def finetune(
     test_labels = None
     if test is not None and test_labels_path is not None:
         test_labels = load_labels(test_labels_path, test)
+    if uniform_epochs is None:
+        uniform_epochs = usual_uniform_epochs(method)
     plan = Plan(
         *(method, epochs, uniform_epochs, learning_rate),
         *(bits, layers, activation_bits, keep_ends),

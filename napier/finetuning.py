@@ -80,6 +80,11 @@ class Plan:
         return self.method.partition(":")[0] in CONFINED
 
 
+def usual_uniform_epochs(method: str) -> int:
+    """Epochs with uniform weights where none are asked for: n-hot takes two stages (2103.11704)."""
+    return 2 if method.partition(":")[0] == "nhot" else 0
+
+
 def require_torch() -> None:
     """Fail early, in one sentence, where PyTorch is missing.
 

@@ -85,6 +85,21 @@ def test_table_names_stages_and_accuracies_in_80_columns(napier: Napier) -> None
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("method", "stages"),
+    [("nhot:n=2", [("uniform", 2), ("nhot:n=2", 1)]), ("ternary", [("ternary", 1)])],
+)
+def test_networks_of_n_hot_weights_are_uniform_first(
+    napier: Napier, tmp_path: Path, method: str, stages: list[tuple[str, int]]
+) -> None:
+    train = ("--input", "x.npy", "--labels", "y.npy", "--epochs", "1")
+    result = napier(*train, "--method", method, "-o", "o.npz", "--json", "d.json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads((tmp_path / "d.json").read_text())
+    found = [(stage["method"], len(stage["losses"])) for stage in document["stages"]]
+    assert found == stages
+
+
 def test_one_seed_writes_one_file(napier: Napier, tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz"):
         napier(*TRAIN, "--method", "nhot:n=2", "--seed", "5", "-o", name)
