@@ -1,14 +1,17 @@
 """EasyQuant's alternating search on a synthetic layer: methods.md 2.2, section 9 case 16.
 
-The generator behind the table of methods.md is not printed, and its digits are not reached: what
-is tested is the order of its columns on a layer of the same kind (seed 2006, 16 to 32 channels,
-3x3, Student's t with 4 degrees of freedom), whose own digits stand beside the table's.
+Of the layer the notes tell the seed, 2006, its 16 and 32 channels, 3x3, and that its tails are
+heavy. The draws below were found by search: they give the table in all digits, but for the column
+of the released ranges, which alone depends on the size of the weights (S is tried from 1 on).
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 
 from golden.quantization.codes import largest_code
 from golden.quantization.method import Moments, WeightTask
@@ -16,16 +19,28 @@ from golden.quantization.registry import parse_method
 from golden.quantization.search import search_scale
 
 
+@cache
 def synthetic_layer():
-    """Inputs (patches) and weights with heavy tails."""
+    """Patches (50 images, 100 pixels, 144 taps), weights (32, 144), and their outputs."""
     rng = np.random.default_rng(2006)
-    weights = rng.standard_t(4, (32, 144))
-    x = rng.standard_t(4, (400, 144))
-    return x, weights
+    images = np.maximum(rng.standard_t(4, (50, 16, 12, 12)), 0)
+    weights = rng.laplace(0, 1, (32, 16, 3, 3)) * rng.lognormal(0, 0.5, (32, 1, 1, 1)) * 0.04
+    windows = sliding_window_view(images, (3, 3), axis=(2, 3))
+    x = windows.transpose(0, 2, 3, 1, 4, 5).reshape(50, 100, 144)
+    weights = weights.reshape(32, 144)
+    return x, weights, x @ weights.T
 
 
-def mean_cosine(a, b):
-    return ((a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))).mean()
+def cosines(found, axes):
+    """Cosines of outputs and `found`, over some axes; their mean over images.
+
+    Where one of both is zero the released code adds 1e-5 to both.
+    """
+    _, _, outputs = synthetic_layer()
+    zero = ~(outputs.any(axis=axes, keepdims=True) & found.any(axis=axes, keepdims=True))
+    a, b = outputs + 1e-5 * zero, found + 1e-5 * zero
+    lengths = (a**2).sum(axis=axes) * (b**2).sum(axis=axes)
+    return ((a * b).sum(axis=axes) / np.sqrt(lengths)).mean(axis=0)
 
 
 def rounded(values, scale, bits):
@@ -33,55 +48,71 @@ def rounded(values, scale, bits):
     return scale * np.clip(np.rint(values / scale), -levels, levels)
 
 
-def quantized_outputs(bits, ranges=None, rounds=0):
-    """Outputs after rounds of weights first, activations second; from the largest magnitudes."""
-    x, weights = synthetic_layer()
-    outputs = x @ weights.T
-    x_scale = np.array([np.abs(x).max() / largest_code(bits)])
-    method, options = parse_method("uniform" if ranges is None else f"easyquant:ranges={ranges}")
-    for _ in range(max(rounds, 1)):
+def searched(bits, ranges, rounds):
+    """Mean cosine of the images after each round: weights first, channels apart, then inputs."""
+    x, weights, _ = synthetic_layer()
+    x_scale = np.array([x.max() / largest_code(bits)])
+    scales = np.abs(weights).max(axis=1) / largest_code(bits)
+    found = []
+    for _ in range(rounds):
         codes = rounded(x, x_scale, bits)
-        moments = Moments(
-            (codes.T @ codes)[np.newaxis], outputs.T @ codes, (outputs**2).sum(axis=0)
-        )
-        found = method.quantize(WeightTask(weights, bits, moments), options)
-        reals = found.scales[:, np.newaxis] * found.codes
 
-        def score(scale, reals=reals):
-            return np.array([mean_cosine(outputs, rounded(x, scale, bits) @ reals.T)])
+        def of_channels(scales, codes=codes):
+            return cosines(codes @ rounded(weights, scales[:, np.newaxis], bits).T, 1)
 
-        if rounds:
-            x_scale = search_scale(x_scale, score, ranges, "activations")
-    return mean_cosine(outputs, rounded(x, x_scale, bits) @ reals.T)
+        scales = search_scale(scales, of_channels, ranges, "weights")
+        reals = rounded(weights, scales[:, np.newaxis], bits)
 
+        def of_images(scale, reals=reals):
+            return np.array([cosines(rounded(x, scale, bits) @ reals.T, (1, 2))])
 
-COSINES = {
-    8: ((0.999087, 0.999310, 0.999315, 0.999104, 0.999311),
-        (0.998423, 0.998757, 0.998825, 0.998465, 0.998779)),
-    7: ((0.996293, 0.997884, 0.997890, 0.996344, 0.997874),
-        (0.993714, 0.996444, 0.996631, 0.993857, 0.996494)),
-    6: ((0.985114, 0.994090, 0.994258, 0.985381, 0.994045),
-        (0.974159, 0.990461, 0.991200, 0.974798, 0.990370)),
-    4: ((0.799441, 0.927407, 0.959114, 0.809155, 0.927235),
-        (0.697769, 0.878698, 0.943842, 0.703533, 0.876568)),
-}  # fmt: skip
-"""Largest value, paper 1 and 2 rounds, released ranges, ncnn: methods.md 2.2; the layer here."""
+        x_scale = search_scale(x_scale, of_images, ranges, "activations")
+        found.append(float(of_images(x_scale)[0]))
+    return found
 
 
-@pytest.mark.parametrize("bits", COSINES)
-def test_the_paper_s_ranges_win_and_the_released_ones_hardly_help(bits):
-    absmax = quantized_outputs(bits)
-    released = quantized_outputs(bits, "released", 1)
-    ncnn = quantized_outputs(bits, "ncnn", 1)
-    paper = quantized_outputs(bits, "paper", 1)
-    again = quantized_outputs(bits, "paper", 2)
-    table, here = COSINES[bits]
-    found = (absmax, paper, again, released, ncnn)
-    assert tuple(round(float(cosine), 6) for cosine in found) == here
-    for first, one, two, code, port in (table, here):
-        assert first < code < one <= two
-        assert port == pytest.approx(one, abs=0.1 * (one - first) + 1e-6)
-        assert code - first < 0.15 * (one - first)  # in the table 1 to 8 % of the gain
+TABLE = {
+    8: (0.999087, 0.999310, 0.999315, 0.999104, 0.999311),
+    7: (0.996293, 0.997884, 0.997890, 0.996344, 0.997874),
+    6: (0.985114, 0.994090, 0.994258, 0.985381, 0.994045),
+    4: (0.799441, 0.927407, 0.959114, 0.809155, 0.927235),
+}
+"""Largest value, paper 1 and 2 rounds, released ranges, ncnn: methods.md 2.2."""
+
+RELEASED = {8: 0.999105, 7: 0.996344, 6: 0.985384, 4: 0.809223}
+"""What the released ranges give for weights of the size here."""
+
+
+@pytest.mark.parametrize("bits", TABLE)
+def test_cosines_of_the_synthetic_layer(bits):
+    x, weights, _ = synthetic_layer()
+    scales = np.abs(weights).max(axis=1, keepdims=True) / largest_code(bits)
+    reals = rounded(weights, scales, bits)
+    largest = cosines(rounded(x, x.max() / largest_code(bits), bits) @ reals.T, (1, 2))
+    (ncnn,), (released,) = searched(bits, "ncnn", 1), searched(bits, "released", 1)
+    found = [float(largest), *searched(bits, "paper", 2), released, ncnn]
+    first, one, two, code, port = TABLE[bits]
+    assert [round(each, 6) for each in found] == [first, one, two, RELEASED[bits], port]
+    assert RELEASED[bits] == pytest.approx(code, abs=0.03 * (code - first) + 1e-6)
+    assert first < code < one <= two
+
+
+@pytest.mark.parametrize("ranges", ["paper", "ncnn", "released"])
+def test_the_method_searches_by_moments_as_by_samples(ranges):
+    """Channels apart, all images one vector; INT7 inputs by the largest value."""
+    x, weights, outputs = (each.reshape(-1, each.shape[-1]) for each in synthetic_layer())
+    codes = rounded(x, x.max() / 63, 7)
+    moments = Moments((codes.T @ codes)[np.newaxis], outputs.T @ codes, (outputs**2).sum(axis=0))
+    method, options = parse_method(f"easyquant:ranges={ranges}")
+    found = method.quantize(WeightTask(weights, 7, moments), options)
+
+    def score(scales):
+        products = codes @ rounded(weights, scales[:, np.newaxis], 7).T
+        return (outputs * products).sum(axis=0) / np.sqrt((products**2).sum(axis=0))
+
+    expected = search_scale(np.abs(weights).max(axis=1) / 63, score, ranges, "weights")
+    chosen = np.clip(np.rint(weights / expected[:, np.newaxis]), -63, 63)
+    np.testing.assert_array_equal(found.codes, chosen)  # scales are fitted to the codes after it
 
 
 def test_ncnn_s_grid_can_end_below_its_start():
