@@ -214,7 +214,8 @@ def lint(
     str
         What the tool complained about; empty where it is content. Yosys also refuses latches.
     """
-    files = [str(path) for path in (module_sources(top) if sources is None else sources)]
+    sources = module_sources(top) if sources is None else sources
+    files = [str(path) for path in sources]
     settings = list((parameters or {}).items())
     if tool == "iverilog":
         overrides = [f"-P{top}.{name}={value}" for name, value in settings]
