@@ -19,7 +19,8 @@ import click
 from golden.errors import InputError, NapierError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from matplotlib.figure import Figure
+    from rich.console import Console, RenderableType
 
     from golden.accumulate import Steps
     from golden.fitting import Method, Rescale
@@ -143,7 +144,9 @@ def run(
         if path not in (None, "-"):
             write_text(path, text)
     if plot_path:
-        save_figure(document, plot_path, figure_format)
+        from napier.plots import run_figure
+
+        save_figure(run_figure(document), plot_path, figure_format)
 
 
 @cli.command()
@@ -252,7 +255,7 @@ def widths(
     from golden.network import WeightedLayer
     from napier.fitting import load_labels
     from napier.loading import load_model, load_samples
-    from napier.output import check_outputs, replacing, write_text
+    from napier.output import check_outputs
     from napier.widths import (
         find_layer,
         observe,
@@ -340,25 +343,19 @@ def widths(
     if plot_path is not None:
         from napier.width_plots import widths_figure
 
-        figure = widths_figure(document)
-        with replacing(plot_path) as file:
-            figure.savefig(file, format=figure_format, dpi=150)
-    if json_path == "-":
-        click.echo(json.dumps(document, indent=1))
-        return
-    console().print(widths_table(document))
+        save_figure(widths_figure(document), plot_path, figure_format)
+    tables = [widths_table(document)]
     if winograd != "off":
-        console().print(winograd_table(document))
+        tables.append(winograd_table(document))
     if "winograd_projection" in document:
-        console().print(projection_table(document))
+        tables.append(projection_table(document))
     if "sweep" in document:
-        console().print(sweep_table(document["sweep"]))
+        tables.append(sweep_table(document["sweep"]))
     if "search" in document:
-        console().print(search_table(document["search"], document["sweep"]["samples"]))
+        tables.append(search_table(document["search"], document["sweep"]["samples"]))
     if "orders" in document:
-        console().print(orders_table(document["orders"]))
-    if json_path:
-        write_text(json_path, json.dumps(document, indent=1) + "\n")
+        tables.append(orders_table(document["orders"]))
+    report(document, json_path, *tables)
 
 
 @cli.command()
@@ -425,7 +422,7 @@ def fit(
         load_labels,
     )
     from napier.loading import default_samples, load_model, load_samples, shipped_digits
-    from napier.output import check_outputs, write_text
+    from napier.output import check_outputs
 
     read = (*calibration, *inputs, *([] if labels_path is None else [labels_path]))
     check_outputs((output, json_path), read)
@@ -444,14 +441,7 @@ def fit(
             *(fitted_to, samples, labels, progress),
         )
     save_network(fitted, output)
-    text = json.dumps(document, indent=1) + "\n"
-    if json_path == "-":
-        click.echo(text, nl=False)
-        return
-    console().print(fit_table(document))
-    click.echo(f"written: {output}")
-    if json_path:
-        write_text(json_path, text)
+    report(document, json_path, fit_table(document), written=output)
 
 
 @cli.command()
@@ -544,7 +534,7 @@ def quantize(
     from golden.files import save_network
     from napier.fitting import check_model_name, load_labels
     from napier.loading import shipped_digits
-    from napier.output import check_outputs, replacing, write_text
+    from napier.output import check_outputs, replacing
     from napier.quantizing import (
         Request,
         input_codes,
@@ -592,14 +582,7 @@ def quantize(
     for path, codes in zip(code_paths, written, strict=True):
         with replacing(path) as file:
             np.lib.format.write_array(file, codes, allow_pickle=False)
-    text = json.dumps(document, indent=1) + "\n"
-    if json_path == "-":
-        click.echo(text, nl=False)
-        return
-    console().print(quantize_table(document))
-    click.echo(f"written: {output}")
-    if json_path:
-        write_text(json_path, text)
+    report(document, json_path, quantize_table(document), written=output)
 
 
 @cli.command()
@@ -696,7 +679,7 @@ def finetune(
         usual_uniform_epochs,
     )
     from napier.fitting import check_model_name, load_labels
-    from napier.output import check_outputs, write_text
+    from napier.output import check_outputs
     from napier.quantizing import load_reals, load_source
 
     paths = [path for path in (labels_path, test_labels_path) if path is not None]
@@ -726,14 +709,7 @@ def finetune(
             *(source, plan, training, samples, labels, test, test_labels, by_epoch(progress))
         )
     save_network(network, output)
-    text = json.dumps(document, indent=1) + "\n"
-    if json_path == "-":
-        click.echo(text, nl=False)
-        return
-    console().print(finetune_table(document))
-    click.echo(f"written: {output}")
-    if json_path:
-        write_text(json_path, text)
+    report(document, json_path, finetune_table(document), written=output)
 
 
 @cli.command()
@@ -926,7 +902,7 @@ def synth(hardware: str, json_path: str | None, place: bool) -> None:
     entry streams, a quarter each feed words and parameters. --place adds the logic cells that each
     kind of PE takes alone on an iCE40 HX8K, and its clock.
     """
-    from napier.output import check_writable, write_text
+    from napier.output import check_writable
     from napier.synthesis import synthesis_table
     from rtl_models.placement import place_pe_kinds
     from rtl_models.synth import synthesize
@@ -940,13 +916,7 @@ def synth(hardware: str, json_path: str | None, place: bool) -> None:
     document = synthesis.to_dict()
     if placed is not None:
         document["placed"] = {kind: asdict(each) for kind, each in placed.items()}
-    text = json.dumps(document, indent=1)
-    if json_path == "-":
-        click.echo(text)
-        return
-    console().print(synthesis_table(synthesis, placed))
-    if json_path:
-        write_text(json_path, text + "\n")
+    report(document, json_path, synthesis_table(synthesis, placed))
 
 
 @cli.group()
@@ -982,14 +952,36 @@ def check_figure_format(path: str) -> str:
     return ending
 
 
-def save_figure(document: dict[str, Any], path: str, figure_format: str | None) -> None:
-    """Draw the run's figure into `path`."""
+def save_figure(figure: Figure, path: str, figure_format: str | None) -> None:
+    """Draw a figure into `path`."""
     from napier.output import replacing
-    from napier.plots import run_figure
 
-    figure = run_figure(document)
     with replacing(path) as file:
         figure.savefig(file, format=figure_format, dpi=150)
+
+
+def report(
+    document: dict[str, Any],
+    json_path: str | None,
+    *tables: RenderableType,
+    written: str | None = None,
+) -> None:
+    """Print tables, and the name of a file that was written; the document goes to `json_path`.
+
+    With `json_path` "-" the document is all that is printed.
+    """
+    from napier.output import write_text
+
+    text = json.dumps(document, indent=1) + "\n"
+    if json_path == "-":
+        click.echo(text, nl=False)
+        return
+    for table in tables:
+        console().print(table)
+    if written:
+        click.echo(f"written: {written}")
+    if json_path:
+        write_text(json_path, text)
 
 
 def console() -> Console:
