@@ -21,7 +21,7 @@ from golden.network import Conv2D, Network, Padding, Tensor, WeightedLayer
 from golden.ranges import Range, clamp_ranges, datatype_range
 from rtl_models.builds import Simulator
 from rtl_models.verify import Difference, VerifyReport, verify_layer
-from simulator.hardware import Hardware, hardware_from_dict
+from simulator.hardware import Hardware, changed_hardware
 
 Array = NDArray[Any]
 
@@ -139,14 +139,13 @@ def with_accumulator(hardware: Hardware, name: str, bits: int) -> Hardware:
     InputError
         No hardware has such accumulators.
     """
-    tree = hardware.model_dump(mode="json", exclude_none=True)
-    tree["array"] |= {"acc_bits": bits, "acc_overflow": "wrap", "spill_interval": 0}
     if not 2 <= bits <= hardware.post_bits:
         raise InputError(
             f"layer {name!r} has a proof for {bits} bits, but accumulators have 2 to"
             f" {hardware.post_bits}; choose another layer with --layer"
         )
-    return hardware_from_dict(tree)
+    array = {"acc_bits": bits, "acc_overflow": "wrap", "spill_interval": 0}
+    return changed_hardware(hardware, array=array)
 
 
 def _judged(report: VerifyReport, name: str, certified: bool, must: bool) -> VerifyReport:

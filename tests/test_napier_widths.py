@@ -34,7 +34,7 @@ from napier.widths import (
     widths_document,
 )
 from simulator.certificate_kernels import compare_orders
-from simulator.hardware import hardware_from_dict, load_hardware, to_toml
+from simulator.hardware import changed_hardware, load_hardware, to_toml
 
 SHARED = Path(__file__).parents[2] / "shared"
 Napier = Callable[..., subprocess.CompletedProcess[str]]
@@ -89,9 +89,7 @@ def images() -> np.ndarray:
 
 def narrowed(preset: str, **array: Any) -> Any:
     """A preset with other accumulators."""
-    settings = load_hardware(preset).model_dump()
-    settings["array"].update(array)
-    return hardware_from_dict({**settings, "name": "narrow"})
+    return changed_hardware(load_hardware(preset), "narrow", array=array)
 
 
 def ternary_network() -> Network:

@@ -8,7 +8,7 @@ from pe_model import PeFormat, addend
 from rtl_models import VerificationError, run_bench
 from rtl_models.sources import sources
 from simulator import stepped
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 
 BENCH = Path(__file__).parent / "benches" / "bench_array.py"
 MAC = {"PE_KIND": 0, "ACC_BITS": 18, "EVENTS_W": 3}
@@ -105,10 +105,7 @@ def test_bench_finds_a_broken_array(tmp_path, right, wrong):
 
 
 def settings(preset, **array):
-    tables = load_hardware(preset).model_dump()
-    tables["array"].update(array)
-    tables["post"]["lanes"] = 1
-    return hardware_from_dict(tables)
+    return changed_hardware(load_hardware(preset), array=array, post={"lanes": 1})
 
 
 def registers_of_stepped(state, spill):

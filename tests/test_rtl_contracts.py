@@ -8,13 +8,11 @@ from golden.errors import InputError, ToolError
 from rtl_models.contracts import CONTRACTS, narrow_variants, replace_module, run_pe
 from rtl_models.sources import VERILOG
 from rtl_models.verify import ALONE, verify_contract
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 
 
 def with_array(preset, **array):
-    settings = load_hardware(preset).model_dump()
-    settings["array"] |= array
-    return hardware_from_dict(settings)
+    return changed_hardware(load_hardware(preset), array=array)
 
 
 # Weights of 4 bits, codes of 5: all operands with all codes are 2^14 products.

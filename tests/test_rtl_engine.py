@@ -13,7 +13,7 @@ from rtl_models import lint, run_bench
 from rtl_models.engine import run_engine
 from rtl_models.parameters import engine_parameters, run_configuration
 from rtl_models.verify import random_layer, verify_layer
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 from simulator.program import compile_layer
 from simulator.projection import project_weights
 from simulator.timing import plan_layer
@@ -29,13 +29,8 @@ def work(tmp_path_factory):
     return tmp_path_factory.mktemp("engine")
 
 
-def hardware(preset="mac4x4", **changes):
-    """Build a preset with settings changed: table_setting=value."""
-    settings = load_hardware(preset).model_dump()
-    for name, value in changes.items():
-        table, _, setting = name.partition("_")
-        settings[table][setting] = value
-    return hardware_from_dict(settings)
+def hardware(preset="mac4x4", **tables):
+    return changed_hardware(load_hardware(preset), **tables)
 
 
 def dense_layer(in_features, out_features, seed=1, shift=-9):
@@ -83,32 +78,34 @@ def test_control_counters_and_writes_follow_a_run_counted_by_hand(tmp_path):
     assert len(result.tests) == 6
 
 
-NARROW = {"array_acc_bits": 12, "array_events_bits": 3}
+NARROW = {"acc_bits": 12, "events_bits": 3}
 MACHINES = {
     "mac": hardware(),
     "serial": hardware("nhot2_4x4"),
     "parallel": hardware("nhot2_parallel_4x4"),
     "ternary": hardware("ternary4x4"),
-    "mac-wrap": hardware(**NARROW),
-    "mac-saturate": hardware(**NARROW, array_acc_overflow="saturate"),
-    "serial-saturate": hardware("nhot2_4x4", **NARROW, array_acc_overflow="saturate"),
-    "parallel-wrap": hardware("nhot2_parallel_4x4", **NARROW),
-    "ternary-wrap": hardware("ternary4x4", array_acc_bits=9),
-    "spill": hardware(array_acc_bits=14, array_spill_interval=2, array_wide_acc_bits=16),
+    "mac-wrap": hardware(array=NARROW),
+    "mac-saturate": hardware(array={**NARROW, "acc_overflow": "saturate"}),
+    "serial-saturate": hardware("nhot2_4x4", array={**NARROW, "acc_overflow": "saturate"}),
+    "parallel-wrap": hardware("nhot2_parallel_4x4", array=NARROW),
+    "ternary-wrap": hardware("ternary4x4", array={"acc_bits": 9}),
+    "spill": hardware(array={"acc_bits": 14, "spill_interval": 2, "wide_acc_bits": 16}),
     "serial-spill-saturate": hardware(
         "nhot2_4x4",
-        array_acc_bits=14,
-        array_spill_interval=3,
-        array_wide_acc_bits=16,
-        array_acc_overflow="saturate",
+        array={
+            "acc_bits": 14,
+            "spill_interval": 3,
+            "wide_acc_bits": 16,
+            "acc_overflow": "saturate",
+        },
     ),
-    "feed-1-lock-step": hardware(array_feed=1, array_lookahead=1),
-    "feed-1-lookahead-5": hardware("nhot2_4x4", array_feed=1, array_lookahead=5),
-    "feed-4-lookahead-8": hardware("nhot2_4x4", array_feed=4, array_lookahead=8),
-    "one-pe": hardware(array_rows=1, array_cols=1, post_lanes=1),
-    "3x5": hardware(array_rows=3, array_cols=5, post_lanes=1),
-    "5x3-all-lanes": hardware("nhot2_4x4", array_rows=5, array_cols=3, post_lanes=5),
-    "16-bit": hardware(array_activation_bits=16, array_acc_bits=40),
+    "feed-1-lock-step": hardware(array={"feed": 1, "lookahead": 1}),
+    "feed-1-lookahead-5": hardware("nhot2_4x4", array={"feed": 1, "lookahead": 5}),
+    "feed-4-lookahead-8": hardware("nhot2_4x4", array={"feed": 4, "lookahead": 8}),
+    "one-pe": hardware(array={"rows": 1, "cols": 1}, post={"lanes": 1}),
+    "3x5": hardware(array={"rows": 3, "cols": 5}, post={"lanes": 1}),
+    "5x3-all-lanes": hardware("nhot2_4x4", array={"rows": 5, "cols": 3}, post={"lanes": 5}),
+    "16-bit": hardware(array={"activation_bits": 16, "acc_bits": 40}),
 }
 
 
@@ -150,7 +147,7 @@ def test_leftover_conv_shapes(work, channels, out_channels, size, options):
 
 def test_depthwise_uses_all_columns_where_the_feed_is_as_wide(work):
     layer, x = conv_layer(4, 4, (6, 6), groups=4, padding=Padding())
-    machine = hardware(array_feed=4, array_lookahead=16)
+    machine = hardware(array={"feed": 4, "lookahead": 16})
     report = assert_equal_in_every_cycle(layer, x, machine, work)
     # Each of 4 columns has 9 products for each of ceil((3 * 6 + 4) / 4) = 6 pixel tiles; one word
     # a cycle serves all columns, and N = 8 result cycles hide behind the 9.
@@ -173,7 +170,7 @@ def test_first_and_last_cycle_of_the_smallest_run(work):
 
 def test_sums_stay_in_the_accumulators_between_the_chunks_of_a_tile(work):
     layer, x = dense_layer(120, 5)
-    machine = hardware("nhot2_4x4", buffers_weight_bytes=512)
+    machine = hardware("nhot2_4x4", buffers={"weight_bytes": 512})
     passes = plan_layer(layer, x.shape, machine).passes
     assert sum(not each.drain for each in passes) >= 4
     assert_equal_in_every_cycle(layer, x, machine, work)
@@ -181,9 +178,7 @@ def test_sums_stay_in_the_accumulators_between_the_chunks_of_a_tile(work):
 
 def test_passes_share_the_memories(work):
     layer, x = conv_layer(5, 9, (9, 8))
-    machine = hardware(
-        buffers_weight_bytes=1024, buffers_activation_bytes=512, buffers_output_bytes=256
-    )
+    machine = hardware(buffers={"weight_bytes": 1024, "activation_bytes": 512, "output_bytes": 256})
     passes = plan_layer(layer, x.shape, machine).passes
     assert len({each.pixel_tiles for each in passes}) > 1
     assert len({each.channel_tiles for each in passes}) > 1

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from rtl_models import lockstep
 from rtl_models.sources import sources
-from simulator.hardware import Hardware, hardware_from_dict, load_hardware
+from simulator.hardware import Hardware, changed_hardware, load_hardware
 
 CYCLES = 500_000
 
@@ -26,10 +26,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def hardware(preset: str, changes: dict[str, Any]) -> Hardware:
-    settings = load_hardware(preset).model_dump()
-    settings["array"].update(changes)
-    settings["post"]["lanes"] = 1
-    return hardware_from_dict(settings)
+    return changed_hardware(load_hardware(preset), array=changes, post={"lanes": 1})
 
 
 @pytest.mark.rtl

@@ -7,7 +7,7 @@ from rtl_models import runner
 from rtl_models.placement import place, place_pe_kinds
 from rtl_models.runner import module_name
 from rtl_models.synth import pe_kinds, synthesize_designs
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 
 pytestmark = pytest.mark.rtl
 
@@ -15,9 +15,7 @@ MACHINE = load_hardware("mac4x4")
 
 
 def machine(**array):
-    settings = MACHINE.model_dump()
-    settings["array"] |= array
-    return hardware_from_dict(settings)
+    return changed_hardware(MACHINE, array=array)
 
 
 # Accumulate stage of mac4x4: acc 24, overflow 1, events 20, and their shadows: 90. Operand stage:

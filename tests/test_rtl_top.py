@@ -25,7 +25,7 @@ from golden.network import (
 from napier.loading import shipped_digits
 from rtl_models.top import Bus, TopSimulation, run_program, verify_network
 from simulator.compiler import compile_network
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 from simulator.plan import Program
 
 MODELS = Path(__file__).parents[1] / "napier" / "models"
@@ -40,13 +40,8 @@ def builds(tmp_path_factory):
     return tmp_path_factory.mktemp("top")
 
 
-def hardware(preset="mac4x4", **changes):
-    """Build a preset with settings changed: table_setting=value."""
-    settings = load_hardware(preset).model_dump()
-    for name, value in changes.items():
-        table, _, setting = name.partition("_")
-        settings[table][setting] = value
-    return hardware_from_dict(settings)
+def hardware(preset="mac4x4", **tables):
+    return changed_hardware(load_hardware(preset), **tables)
 
 
 def requantization(shift=-8, multiplier=1 << 30, rounding="double"):
@@ -200,9 +195,7 @@ def test_strips_groups_and_chunks_of_a_convolution(builds):
     draft = Draft(6, 4, 4)
     draft.conv(0, 6)
     network = draft.network()
-    small = hardware(
-        buffers_activation_bytes=256, buffers_weight_bytes=512, buffers_output_bytes=64
-    )
+    small = hardware(buffers={"activation_bytes": 256, "weight_bytes": 512, "output_bytes": 64})
     ((groups, strips, chunks),) = cuts(network, small)
     assert min(groups, strips, chunks) > 1
     assert_equal(draft, network, small, builds)
@@ -212,9 +205,7 @@ def test_strips_of_a_strided_depthwise_layer_without_double_buffers(builds):
     draft = Draft(11, 7, 6)
     draft.conv(0, 6, stride=2, depthwise=True)
     network = draft.network()
-    small = hardware(
-        buffers_activation_bytes=512, buffers_output_bytes=64, buffers_double_buffer=False
-    )
+    small = hardware(buffers={"activation_bytes": 512, "output_bytes": 64, "double_buffer": False})
     ((_, strips, _),) = cuts(network, small)
     assert strips > 1
     assert_equal(draft, network, small, builds)
@@ -225,7 +216,7 @@ def test_strips_of_pools_and_element_wise_layers(builds):
     pooled = draft.pool(AveragePool2D, draft.add(0, 0))
     draft.concat(pooled, pooled)
     network = draft.network()
-    small = hardware(buffers_activation_bytes=256, buffers_output_bytes=64)
+    small = hardware(buffers={"activation_bytes": 256, "output_bytes": 64})
     assert all(strips > 1 for _, strips, _ in cuts(network, small))
     assert_equal(draft, network, small, builds)
 
@@ -233,7 +224,7 @@ def test_strips_of_pools_and_element_wise_layers(builds):
 def test_overflowing_accumulators_are_counted_by_layer(builds):
     draft = Draft(4, 4, 8)
     draft.conv(draft.conv(0, 4), 3)
-    narrow = hardware(array_acc_bits=7)
+    narrow = hardware(array={"acc_bits": 7})
     result = assert_equal(draft, draft.network(), narrow, builds)
     events = [layer["overflow_events"] for layer in result.run.programs[0].layers]
     assert min(events) > 0
@@ -278,7 +269,7 @@ def test_a_host_layer_between_two_programs(builds):
 def test_the_first_difference_is_named(builds):
     draft = Draft(4, 4, 8)
     draft.conv(0, 4)
-    narrow = hardware(array_acc_bits=9)
+    narrow = hardware(array={"acc_bits": 9})
     simulation = TopSimulation(builds, overrides={"SATURATE": 1}, limit_cycles=20_000)
     result = verify_network(draft.network(), narrow, [draft.sample()], simulation)
     assert "layer 'conv2d_0', tensor 't1', element [0, " in result.difference

@@ -4,7 +4,7 @@ import pytest
 
 from rtl_models import lint, run_bench
 from rtl_models.parameters import top_parameters
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 
 BENCH = Path(__file__).parent / "benches" / "bench_control.py"
 
@@ -57,11 +57,8 @@ def test_control_is_clean_in_every_shape(shape, tool):
 
 
 def machine(preset, bytes_per_cycle=8, lanes=1, **array):
-    settings = load_hardware(preset).model_dump()
-    settings["array"].update(array)
-    settings["post"]["lanes"] = lanes
-    settings["dram"]["bytes_per_cycle"] = bytes_per_cycle
-    return hardware_from_dict(settings)
+    tables = {"post": {"lanes": lanes}, "dram": {"bytes_per_cycle": bytes_per_cycle}}
+    return changed_hardware(load_hardware(preset), array=array, **tables)
 
 
 MACHINES = {

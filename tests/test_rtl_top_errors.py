@@ -12,7 +12,7 @@ from rtl_models import run_bench
 from rtl_models.parameters import top_parameters
 from rtl_models.sources import VERILOG, sources
 from simulator.compiler import compile_network
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 from simulator.machine import simulate
 
 BENCHES = Path(__file__).parent / "benches"
@@ -56,11 +56,8 @@ def small_network():
 
 
 def machine(preset, **buffers):
-    settings = load_hardware(preset).model_dump()
-    settings["array"].update(rows=3, cols=2)
-    settings["post"]["lanes"] = 1
-    settings["buffers"].update(buffers)
-    return hardware_from_dict(settings)
+    tables = {"array": {"rows": 3, "cols": 2}, "post": {"lanes": 1}, "buffers": buffers}
+    return changed_hardware(load_hardware(preset), **tables)
 
 
 MACHINES = {

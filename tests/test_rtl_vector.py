@@ -27,7 +27,7 @@ from rtl_models import lint
 from rtl_models.engine import COUNTERS, run_engine
 from rtl_models.parameters import engine_parameters
 from simulator import kernels
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 from simulator.memory_image import outputs_from_banks
 from simulator.program import (
     FeedWords,
@@ -55,12 +55,10 @@ def work(tmp_path_factory):
 
 
 def machine(rows=4, cols=4, feed=2, lanes=2, bits=8):
-    settings = load_hardware("mac4x4").model_dump()
-    settings["array"] |= {"rows": rows, "cols": cols, "feed": feed, "lookahead": feed}
-    settings["array"] |= {"activation_bits": bits, "acc_bits": 24 if bits == 8 else 40}
-    settings["post"]["lanes"] = lanes
-    settings["buffers"] |= {"activation_bytes": 1 << 16}
-    return hardware_from_dict(settings)
+    array = {"rows": rows, "cols": cols, "feed": feed, "lookahead": feed}
+    array |= {"activation_bits": bits, "acc_bits": 24 if bits == 8 else 40}
+    tables = {"post": {"lanes": lanes}, "buffers": {"activation_bytes": 1 << 16}}
+    return changed_hardware(load_hardware("mac4x4"), array=array, **tables)
 
 
 @dataclass(frozen=True)
@@ -385,10 +383,9 @@ def test_the_largest_kernel_does_not_overflow_a_sum(work):
     case = replace(
         case, layer=layer, rule=rule, zero_points=(127,), images=(image,), expected=expected
     )
-    hardware = machine(rows=1, cols=1, feed=1, lanes=1)
-    settings = hardware.model_dump()
-    settings["buffers"] |= {"activation_bytes": 1 << 17, "weight_bytes": 1 << 20}
-    check(case, shape, hardware_from_dict(settings), work / "run", work / "builds")
+    buffers = {"activation_bytes": 1 << 17, "weight_bytes": 1 << 20}
+    hardware = changed_hardware(machine(rows=1, cols=1, feed=1, lanes=1), buffers=buffers)
+    check(case, shape, hardware, work / "run", work / "builds")
 
 
 def test_smallest_run_is_counted_by_hand(work):
@@ -428,9 +425,8 @@ def both_units(hardware):
 
 
 def test_array_and_vector_runs_may_follow_each_other(work):
-    settings = machine().model_dump()
-    settings["array"] |= {"acc_bits": 9}  # overflows in the array must not count in the unit
-    case, array, vector = both_units(hardware_from_dict(settings))
+    # Overflows in the array must not count in the unit.
+    case, array, vector = both_units(changed_hardware(machine(), array={"acc_bits": 9}))
     options = {"input_signed": True, "folder": work / "both", "builds": work / "builds"}
     image, array_mode, vector_mode = case.images[0][0], {}, {"cfg_mode": 1}
     (alone,) = run_engine([array], image, **options).counters

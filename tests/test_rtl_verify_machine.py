@@ -10,18 +10,15 @@ from rtl_models.contracts import replace_module
 from rtl_models.random_networks import random_hardware, random_network
 from rtl_models.sources import VERILOG
 from rtl_models.verify_machine import draw, verify_random_machines, verify_top_contract
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 
 pytestmark = pytest.mark.rtl
 
 
 def small_machine():
     """2 x 2 multipliers whose bus beats hold 4 words, more than the banks take at once."""
-    tree = load_hardware("mac4x4").model_dump(exclude_none=True)
-    tree["array"] |= {"rows": 2, "cols": 2}
-    tree["post"]["lanes"] = 1
-    tree["dram"] |= {"bytes_per_cycle": 8, "latency_cycles": 5}
-    return hardware_from_dict(tree)
+    tables = {"post": {"lanes": 1}, "dram": {"bytes_per_cycle": 8, "latency_cycles": 5}}
+    return changed_hardware(load_hardware("mac4x4"), array={"rows": 2, "cols": 2}, **tables)
 
 
 def with_fault(folder: Path, module: str, before: str, after: str) -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ from rtl_models.reference import winograd_forms
 from rtl_models.replay import build_dut
 from rtl_models.subjects import SUBJECTS
 from rtl_models.top import TopSimulation, verify_network
-from simulator.hardware import hardware_from_dict, load_hardware, with_winograd
+from simulator.hardware import changed_hardware, load_hardware, with_winograd
 from simulator.plan import plan_network
 
 BENCHES = Path(__file__).parent / "benches"
@@ -130,9 +130,8 @@ def test_the_worst_input_is_exact_at_the_certified_width_and_wrong_one_bit_below
     direct = run(network, [witness.codes]).outputs[0]
     simulation = TopSimulation(tmp_path, "icarus")
     for acc_bits, right in ((int(bits.max()), True), (int(bits.max()) - 1, False)):
-        settings = load_hardware("mac4x4").model_dump()
-        settings["array"] |= {"acc_bits": acc_bits, "acc_overflow": "wrap"}
-        hardware = with_winograd(hardware_from_dict(settings), use)
+        array = {"acc_bits": acc_bits, "acc_overflow": "wrap"}
+        hardware = with_winograd(changed_hardware(load_hardware("mac4x4"), array=array), use)
         result = verify_network(network, hardware, [witness.codes], simulation)
         assert result.difference is None  # golden's wrapped sums and the Verilog's are the same
         assert (result.run.tensors[1] == direct).all() == right

@@ -23,7 +23,7 @@ from simulator.descriptors import (
     decode_descriptor,
     encode_descriptor,
 )
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, hardware_from_dict, load_hardware
 from simulator.lowering import lower
 from simulator.memory_image import tensor_bytes, tensor_from_bytes, tensor_planes_bytes
 from simulator.passes import Load, Pass, Store, WeightBlock
@@ -282,11 +282,9 @@ def assert_tensors_are_golden(compiled, memory, inputs):
 
 def exact_accumulators(hardware, **buffers):
     """The same hardware with accumulators that never overflow, and other buffers."""
-    settings = hardware.model_dump()
-    wide = settings["array"]["activation_bits"] == 16
-    settings["array"].update(acc_bits=48 if wide else 32, spill_interval=0, wide_acc_bits=32)
-    settings["buffers"].update(buffers)
-    return hardware_from_dict(settings)
+    bits = 48 if hardware.array.activation_bits == 16 else 32
+    array = {"acc_bits": bits, "spill_interval": 0, "wide_acc_bits": 32}
+    return changed_hardware(hardware, array=array, buffers=buffers)
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])

@@ -16,15 +16,12 @@ from simulator.energy import (
     memory_accesses,
     sram_bytes,
 )
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 from simulator.results import Events
 
 
 def hardware_with(preset="mac16x16", **tables):
-    settings = load_hardware(preset).model_dump()
-    for table, changes in tables.items():
-        settings[table].update(changes)
-    return hardware_from_dict(settings)
+    return changed_hardware(load_hardware(preset), **tables)
 
 
 def test_horowitz_operations_are_reproduced():

@@ -24,7 +24,7 @@ from golden.network import (
 )
 from napier.loading import shipped_file
 from simulator import kernels
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 from simulator.machine import simulate
 from simulator.results import CAUSES, Events
 from simulator.stepped import step_layer
@@ -76,13 +76,14 @@ def test_fast_equals_stepped_with_16_bit_activations():
             activation_max=32767,
         )
         x = rng.integers(-32768, 32768, x.shape).astype(np.int16)
-        settings = random_hardware(rng, pe).model_dump()
-        settings["array"] |= {
-            "activation_bits": 16,
-            "acc_bits": int(rng.integers(12, 30)),
-            "wide_acc_bits": int(rng.integers(30, 48)),
-        }
-        hardware = hardware_from_dict(settings)
+        hardware = changed_hardware(
+            random_hardware(rng, pe),
+            array={
+                "activation_bits": 16,
+                "acc_bits": int(rng.integers(12, 30)),
+                "wide_acc_bits": int(rng.integers(30, 48)),
+            },
+        )
         try:
             stepped = step_layer(layer, hardware, x)
         except HardwareError:

@@ -35,7 +35,7 @@ from golden.network import (
 )
 from golden.run import run
 from rtl_models.random_networks import random_network
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 from simulator.lowering import Layout, average_multiplier, layout, lower, same_words
 
 ONE = Requantization(np.array([1 << 30], np.int32), np.array([1], np.int32))
@@ -422,11 +422,10 @@ def test_strides_that_are_not_taken_do_not_spread_the_image():
 
 
 def test_int16_needs_wide_codes():
-    settings = MAC4X4.model_dump()
-    settings["array"]["activation_bits"] = 16
+    wide = changed_hardware(MAC4X4, array={"activation_bits": 16})
     layer, shapes = pool(), [(1, 4, 4, 4), (1, 2, 2, 4)]
     net = network([layer], shapes, ["int16", "int16"])
-    (step,) = lower(net, hardware_from_dict(settings)).steps
+    (step,) = lower(net, wide).steps
     assert step.unit == "vector"
     assert DTYPES["int16"].itemsize == 2
 

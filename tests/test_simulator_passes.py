@@ -18,17 +18,14 @@ from golden.network import (
     Tensor,
 )
 from rtl_models.random_networks import random_network
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 from simulator.plan import plan_network
 
 ONE = Requantization(np.array([1 << 30], np.int32), np.array([1], np.int32))
 
 
 def hardware_with(preset="mac4x4", **tables):
-    settings = load_hardware(preset).model_dump()
-    for table, changes in tables.items():
-        settings[table].update(changes)
-    return hardware_from_dict(settings)
+    return changed_hardware(load_hardware(preset), **tables)
 
 
 def network_of(layer, shape):
@@ -326,10 +323,8 @@ def test_networks_of_all_layers_load_and_store_what_they_should():
     modes = set()
     for i in range(60):
         pe = list(PES)[i % 4]
-        hardware = random_hardware(rng, pe)
-        settings = hardware.model_dump()
-        settings["buffers"] |= {"activation_bytes": 2048, "weight_bytes": 4096}
-        hardware = hardware_from_dict(settings)
+        buffers = {"activation_bytes": 2048, "weight_bytes": 4096}
+        hardware = changed_hardware(random_hardware(rng, pe), buffers=buffers)
         network, _ = random_network(rng, hardware, 6)
         try:
             plan = plan_network(network, hardware)

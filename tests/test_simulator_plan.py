@@ -24,7 +24,7 @@ from golden.network import (
 )
 from simulator import cuts, kernels
 from simulator.cuts import Cutter, capacity, strip_of, tile_lines
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, hardware_from_dict, load_hardware
 from simulator.lowering import lower
 from simulator.pass_table import Runs
 from simulator.plan import Alone, Program, choose_cut, plan_network, plan_step
@@ -34,10 +34,7 @@ ONE = Requantization(np.array([1 << 30], np.int32), np.array([1], np.int32))
 
 
 def hardware_with(preset="mac4x4", **tables):
-    settings = load_hardware(preset).model_dump()
-    for table, changes in tables.items():
-        settings[table].update(changes)
-    return hardware_from_dict(settings)
+    return changed_hardware(load_hardware(preset), **tables)
 
 
 def conv(weights, **changes):

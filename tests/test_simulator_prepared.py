@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rtl_models.random_networks import random_hardware, random_network
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 from simulator.machine import simulate
 from simulator.prepared import PreparedNetwork
 
@@ -29,10 +29,9 @@ def test_codes_overflows_and_cycles_are_those_of_simulate(narrow):
     products = events = 0
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        settings = random_hardware(rng).model_dump()
+        hardware = random_hardware(rng)
         if not narrow:
-            settings["array"].update(acc_bits=32, spill_interval=0)
-        hardware = hardware_from_dict(settings)
+            hardware = changed_hardware(hardware, array={"acc_bits": 32, "spill_interval": 0})
         network, inputs = random_network(rng, hardware)
         more = held_alike(network, hardware, [np.concatenate([x, x[:, ::-1]]) for x in inputs])
         products, events = products + more[0], events + more[1]
@@ -61,6 +60,4 @@ def _range(dtype):
 
 
 def replace_array(hardware, acc_bits):
-    settings = hardware.model_dump()
-    settings["array"]["acc_bits"] = acc_bits
-    return hardware_from_dict(settings)
+    return changed_hardware(hardware, array={"acc_bits": acc_bits})

@@ -12,7 +12,7 @@ from golden.winograd import accumulate_winograd, winograd, winograd_layer
 from rtl_models.reference import golden_accumulator, golden_steps
 from simulator import winograd_values
 from simulator.cuts import step_geometry
-from simulator.hardware import hardware_from_dict, load_hardware
+from simulator.hardware import changed_hardware, load_hardware
 from simulator.lowering import lower
 from simulator.machine import simulate
 from simulator.values import tallied_record
@@ -45,10 +45,8 @@ def random_layer(rng, codes=128):
 
 
 def machine(preset, name, chunk_words, **array):
-    settings = load_hardware(preset).model_dump()
-    settings["array"] |= array
-    settings["winograd"] = {"forms": name, "use": name, "chunk_words": chunk_words}
-    return hardware_from_dict(settings)
+    winograd = {"forms": name, "use": name, "chunk_words": chunk_words}
+    return changed_hardware(load_hardware(preset), array=array, winograd=winograd)
 
 
 def fast(layer, x, hardware):

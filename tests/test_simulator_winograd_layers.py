@@ -12,7 +12,7 @@ from golden.network import Network, Padding, Tensor
 from golden.run import run
 from rtl_models.reference import golden_network, winograd_forms
 from simulator.energy import DEFAULT_TABLE, TABLES
-from simulator.hardware import hardware_from_dict, load_hardware, with_winograd
+from simulator.hardware import changed_hardware, load_hardware, with_winograd
 from simulator.machine import simulate
 from simulator.plan import plan_network
 from simulator.prepared import PreparedNetwork
@@ -66,11 +66,11 @@ def test_auto_never_changes_an_output(preset):
     forms = set()
     for _ in range(12):
         network, hardware = cases.network(rng, preset), cases.hardware(rng, preset, "f2")
-        hardware = with_winograd(hardware, "auto")
-        settings = hardware.model_dump()
-        settings["array"] |= {"acc_bits": 32, "spill_interval": 0}
-        settings["buffers"] = load_hardware(preset).buffers.model_dump()
-        hardware = hardware_from_dict(settings)
+        hardware = changed_hardware(
+            with_winograd(hardware, "auto"),
+            array={"acc_bits": 32, "spill_interval": 0},
+            buffers=load_hardware(preset).buffers.model_dump(),
+        )
         x = cases.sample(rng, network)
         result = simulate(network, hardware, [x])
         forms.add(result.layers[0].algorithm)
@@ -111,10 +111,9 @@ def test_auto_by_energy_follows_the_energy_table(tmp_path):
     table.write_text(free)
     found = {}
     for name in ("default", str(table)):
-        settings = load_hardware("mac4x4").model_dump()
-        settings["energy"]["table"] = name
-        settings["array"]["acc_bits"] = 32
-        hardware = with_winograd(hardware_from_dict(settings), "auto", "energy")
+        tables = {"energy": {"table": name}, "array": {"acc_bits": 32}}
+        hardware = changed_hardware(load_hardware("mac4x4"), **tables)
+        hardware = with_winograd(hardware, "auto", "energy")
         found[name] = simulate(network, hardware, values=False).layers[0]
     assert (found["default"].algorithm, found["default"].reason) == (
         "direct", "it takes no more energy directly",
@@ -137,11 +136,12 @@ def test_a_run_of_one_tile_takes_the_cycles_of_the_rules():
     )
     tensors = tuple(replace(tensor, shape=(1, 2, 2, 1)) for tensor in network.tensors)
     network = replace(network, tensors=tensors, layers=(layer,))
-    settings = load_hardware("mac4x4").model_dump()
-    settings["array"] |= {"rows": 1, "cols": 1, "feed": 1, "lookahead": 1}
-    settings["post"]["lanes"] = 1
-    settings["winograd"] = {"forms": "f2", "use": "f2", "chunk_words": 16}
-    hardware = hardware_from_dict(settings)
+    hardware = changed_hardware(
+        load_hardware("mac4x4"),
+        array={"rows": 1, "cols": 1, "feed": 1, "lookahead": 1},
+        post={"lanes": 1},
+        winograd={"forms": "f2", "use": "f2", "chunk_words": 16},
+    )
     step = plan_network(network, hardware).programs[0].steps[0]
     (run_timing,) = run_timings(step, hardware)
     assert run_timing.cycles == 90
@@ -236,10 +236,7 @@ def test_units_are_added_where_they_are_asked_for_and_missing():
 
 
 def test_sums_that_the_division_would_shift_out_are_refused():
-    settings = load_hardware("mac4x4").model_dump()
-    settings["array"]["acc_bits"] = 6
-    settings["winograd"]["forms"] = "f4"
+    hardware, units = load_hardware("mac4x4"), {"forms": "f4"}
     with pytest.raises(HardwareError, match=r"results have 6 bits; widen array\.acc_bits"):
-        hardware_from_dict(settings)
-    settings["array"]["acc_bits"] = 7
-    assert hardware_from_dict(settings).result_bits == 7
+        changed_hardware(hardware, array={"acc_bits": 6}, winograd=units)
+    assert changed_hardware(hardware, array={"acc_bits": 7}, winograd=units).result_bits == 7
