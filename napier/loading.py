@@ -71,8 +71,8 @@ def load_model(model: str | None) -> Network:
     path = Path(model)
     if not path.exists():
         raise ModelError(
-            f"{model}: no such file; MODEL is a .tflite file or Napier's own .npz, "
-            "and without MODEL the network that ships with Napier is run"
+            f"{model}: no such file; give a model file, or none for the network that ships with"
+            " Napier"
         )
     if path.is_dir():
         raise ModelError(f"{model} is a folder, not a model file; give a file in it")
@@ -86,8 +86,8 @@ def load_model(model: str | None) -> Network:
         return load_described(path)
     if path.suffix == ".onnx":
         raise UnsupportedError(
-            f"{model}: an ONNX file holds a float network, and Napier computes on integers; make"
-            " one of it with `napier quantize`"
+            f"{model}: of ONNX files Napier reads float networks alone, and computes on integers;"
+            " make a network of integers of the float one with `napier quantize`"
         )
     raise ModelError(
         f"{model}: unknown kind of model file '{path.suffix}'; .tflite, .npz and .toml are read"
@@ -139,8 +139,8 @@ def fitted_inputs(name: str, tensors: Sequence[Tensor], paths: tuple[str, ...]) 
     if len(paths) != len(tensors):
         names = ", ".join(tensor.name for tensor in tensors)
         raise InputError(
-            f"--input was given {len(paths)} times but {name} has "
-            f"{len(tensors)} inputs ({names}); give one .npy file for each, in this order"
+            f"--input must be given once for each input of {name} ({names}), in this order, not"
+            f" {len(paths)} times"
         )
     arrays = tuple(
         _fit(load_array(path), tensor, path) for path, tensor in zip(paths, tensors, strict=True)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from golden.errors import ModelError, NapierError, ToolError, UnsupportedError
-from golden.float_network import FloatConv2D, FloatDense, FloatMul, FloatNetwork
+from golden.float_network import FloatAdd, FloatConv2D, FloatDense, FloatMul, FloatNetwork
 from golden.float_run import run_float
 from golden.importers.onnx import load_onnx
 
@@ -38,7 +38,9 @@ def saved(
         [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    domains = {"": opset} | {each.domain: 1 for each in nodes if each.domain}
+    opsets = [helper.make_opsetid(*each) for each in domains.items()]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     path = folder / "model.onnx"
     model = onnx.shape_inference.infer_shapes(model)
     for output in model.graph.output:
@@ -60,7 +62,7 @@ def agree(path: Path, samples: NDArray[np.float32]) -> FloatNetwork:
     network = load_onnx(path)
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     expected = session.run(None, {"x": samples})
-    found = run_float(network, samples.transpose(0, 2, 3, 1))
+    found = run_float(network, samples.transpose(0, 2, 3, 1) if samples.ndim == 4 else samples)
     for index, reference in zip(network.outputs, expected, strict=True):
         computed = found[index]
         if reference.ndim == 4:
@@ -252,6 +254,65 @@ def test_a_network_that_was_exported_from_channels_last_has_no_transposes(tmp_pa
     assert [layer.name for layer in network.layers] == ["conv_0", "mean_1"]
 
 
+def test_normalization_of_features_that_nothing_can_take_up_is_a_product_and_a_sum(
+    tmp_path: Path,
+) -> None:
+    nodes = [
+        node("Gemm", "x w", "d"),
+        node("Relu", "d", "r"),
+        normalization("r", "n"),
+        node("Gemm", "n v", "e"),
+        node("Add", "n e", "y"),
+    ]
+    constants = {"w": values(6, 4), "v": values(4, 4), **statistics(4)}
+    network = agree(saved(tmp_path, nodes, constants, (1, 6)), values(1, 6))
+    assert [type(layer) for layer in network.layers[1:3]] == [FloatMul, FloatAdd]
+
+
+@pytest.mark.parametrize(
+    ("batch", "shape"),
+    [(1, [1, -1]), (1, [0, 6]), (4, [4, -1]), (4, [0, -1]), (4, [-1, 6]), ("N", [-1, 6])],
+)
+def test_a_reshape_that_keeps_the_samples_apart_is_read(
+    tmp_path: Path, batch: int | str, shape: list[int]
+) -> None:
+    nodes = [node("Reshape", "x shape", "r"), node("Gemm", "r w", "y")]
+    constants = {"shape": np.array(shape), "w": values(6, 3)}
+    path = saved(tmp_path, nodes, constants, (batch, 2, 3))
+    samples = values(4 if batch == "N" else int(batch), 2, 3)
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": samples})
+    network = load_onnx(path)
+    found = [run_float(network, each[np.newaxis])[network.outputs[0]] for each in samples]
+    np.testing.assert_allclose(np.concatenate(found), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "shape"),
+    [(1, [2, -1]), (1, [6, -1]), (4, [1, -1]), (4, [2, -1]), (1, [1, 1, -1, -1])],
+)
+def test_a_reshape_that_mixes_samples_or_makes_more_of_them_is_refused(
+    tmp_path: Path, batch: int, shape: list[int]
+) -> None:
+    nodes = [node("Reshape", "x shape", "r"), node("Relu", "r", "y")]
+    path = saved(tmp_path, nodes, {"shape": np.array(shape)}, (batch, 2, 3))
+    with pytest.raises(ModelError, match=r"must (keep the batch first|be a valid ONNX model)"):
+        load_onnx(path)
+
+
+def test_weights_stored_as_codes_are_dequantized(tmp_path: Path) -> None:
+    nodes = [node("DequantizeLinear", "codes scale", "w"), node("Conv", "x w", "y")]
+    codes = np.random.default_rng(0).integers(-127, 128, (3, 2, 3, 3)).astype(np.int8)
+    constants = {"codes": codes, "scale": np.array(0.01, np.float32)}
+    agree(saved(tmp_path, nodes, constants, (1, 2, 5, 5), opset=13), values(1, 2, 5, 5))
+
+
+def test_limits_of_a_clip_may_be_vectors_of_one_number(tmp_path: Path) -> None:
+    constants = {"low": np.zeros(1, np.float32), "high": np.full(1, 6, np.float32)}
+    path = saved(tmp_path, [node("Clip", "x low high", "y")], constants, (1, 2, 3, 3))
+    assert load_onnx(path).layers[0].activation == "relu6"
+
+
 def test_branches_join_pad_and_end_in_softmax(tmp_path: Path) -> None:
     nodes = [
         node(
@@ -305,6 +366,14 @@ def test_a_factor_on_a_branch_stays_off_the_other(tmp_path: Path) -> None:
          r"export the model before it is quantized"),
         ([node("MaxPool", "x", "y", kernel_shape=[2, 2], dilations=[2, 2])],
          r"must have dilations of 1, not \(2, 2\)"),
+        ([node("Conv", "x one_w", "c"), node("Add", "c six", "y")],
+         r"node 1 \(Add\): must have a constant that broadcasts to \(1, 1, 4, 4\), not .*6, 1, 1"),
+        ([node("Relu", "x", "r"), node("Transpose", "r", "y", perm=[0, 3, 2, 1])],
+         r"output 'y' must not end in a transpose"),
+        ([node("Relu", "x", "y", domain="com.example")],
+         r"is of the domain 'com.example', which is not known"),
+        ([node("ReduceMean", "x", "m", axes=[2], keepdims=0), node("MatMul", "m square", "y")],
+         r"must read rows of features as they are stored"),
     ],
 )  # fmt: skip
 def test_what_is_not_known_is_said_in_one_sentence(
@@ -318,11 +387,75 @@ def test_what_is_not_known_is_said_in_one_sentence(
         "w": values(2, 2, 1, 1),
         "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
         "shape": np.array([2, 16]),
+        "one_w": values(1, 2, 1, 1),
+        "six": values(6, 1, 1),
+        "square": values(4, 4),
     }
     path = saved(tmp_path, nodes, constants, (1, 2, 4, 4))
     with pytest.raises(UnsupportedError, match=sentence) as caught:
         load_onnx(path)
     assert str(caught.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("nodes", "sentence"),
+    [
+        ([node("Add", "x three", "y")], r"Add.*must have a constant that broadcasts"),
+        ([node("Add", "x text", "y")], r"Add.*unsupported type: tensor\(string\)"),
+        ([node("MatMul", "x low", "y")], r"MatMul.*wrong rank"),
+        ([node("Transpose", "x", "y", perm=[0, 1, 2, 7])], r"Transpose.*perm"),
+        ([node("Unsqueeze", "x twice", "y")], r"Unsqueeze.*referred to more than once"),
+        ([node("ReduceMean", "x", "y", axes=[9])], r"ReduceMean.*axis must be in"),
+        ([node("Softmax", "x", "y", axis=9)], r"Softmax.*axis' must be in"),
+        ([node("Concat", "x x", "y", axis=9)], r"Concat.*axis must be in"),
+        ([node("Flatten", "x", "f", axis=-7), node("Gemm", "f w", "y")], r"Flatten.*axis"),
+        ([node("BatchNormalization", "x three three one_each one_each", "y")],
+         r"BatchNormalization.*Dimension mismatch"),
+        ([node("Reshape", "x square", "y")], r"must have a shape of one dimension"),
+        ([node("Clip", "x none", "y")], r"must have one number as its min, not 0"),
+        ([node("Pad", "x pads none", "y")], r"must have one number as its fill value, not 0"),
+        ([node("Conv", "x v", "y", auto_pad="FOO")], r"must have an auto_pad of NOTSET, SAME"),
+        ([node("MaxPool", "x", "y", kernel_shape=[2, 2], pads=[2, 0, 0, 0])],
+         r"must pad by less than its kernel \[2, 2\]"),
+    ],
+)  # fmt: skip
+def test_a_file_that_contradicts_itself_is_refused_in_one_sentence(
+    tmp_path: Path, nodes: list[Any], sentence: str
+) -> None:
+    constants = {
+        "low": np.array(-2, np.float32),
+        "three": values(3),
+        "one_each": np.ones(2, np.float32),
+        "text": np.full((1, 2, 4, 4), "a", object),
+        "twice": np.array([1, 1]),
+        "square": np.ones((2, 2), np.int64),
+        "none": np.zeros(0, np.float32),
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        "v": values(2, 2, 1, 1),
+        "w": values(32, 2),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 2, 4, 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match=sentence) as caught:
+        load_onnx(tmp_path / "model.onnx")
+    assert str(caught.value).count("\n") == 0
+
+
+def test_two_shapes_of_one_value_are_not_two_outputs(tmp_path: Path) -> None:
+    nodes = [node("Relu", "x", "y"), node("Reshape", "y shape", "z")]
+    constants = {"shape": np.array([1, 3, 2])}
+    path = saved(tmp_path, nodes, constants, (1, 2, 3), outputs=("y", "z"))
+    assert len(load_onnx(path).outputs) == 2  # the second is written by a layer of its own
+    path = saved(tmp_path, [nodes[0], node("Identity", "y", "z")], {}, (1, 2, 3), ("y", "z"))
+    with pytest.raises(UnsupportedError, match=r"outputs 'y' and 'z' must be computed apart"):
+        load_onnx(path)
 
 
 def test_a_damaged_file_is_said_to_be_one(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ the package ``onnx``.
 from __future__ import annotations
 
 import importlib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.errors import ModelError, ToolError, UnsupportedError
+from golden.errors import ModelError, NapierError, ToolError, UnsupportedError
 from golden.float_network import (
     FloatActivation,
     FloatAdd,
@@ -61,6 +62,8 @@ CLIPS: dict[tuple[float, float], Activation] = {
     (-1.0, 1.0): "relu_n1_to_1",
 }
 """Limits of Clip that are activations."""
+
+AUTOMATIC_PADS = (b"NOTSET", b"SAME_UPPER", b"SAME_LOWER", b"VALID")
 
 PASSED_ON = ("Identity", "Dropout", "Cast")
 """Operators that leave values as they are, at inference and among floats."""
@@ -140,12 +143,43 @@ def load_onnx(path: str | Path) -> FloatNetwork:
         except OSError:
             raise
         except Exception as error:  # protobuf and the checker raise classes of their own
-            sentence = str(error).strip().splitlines()[0] if str(error).strip() else "damaged"
-            raise ModelError(
-                f"must be a valid ONNX model, but is not ({sentence.rstrip('.')}); export the"
-                " network again"
-            ) from None
-        return _Importer(onnx, model, file.stem, file.name).network()
+            raise _not_valid(error) from None
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is said of the layer
+                network = _Importer(onnx, model, file.stem, file.name).network()
+        except NapierError:
+            raise
+        except Exception:
+            _check_consistent(onnx, model)  # a file that contradicts itself may do anything
+            raise
+        _check_consistent(onnx, model)
+        return network
+
+
+def _not_valid(error: Exception) -> ModelError:
+    """Say in one sentence what ONNX's own checks say."""
+    text = re.sub(r"\[\w+\] |Inference error\(s\): ", "", str(error)).strip() or "damaged"
+    return ModelError(
+        f"must be a valid ONNX model, but is not ({text.splitlines()[0].rstrip('.')}); export the"
+        " network again"
+    )
+
+
+def _check_consistent(onnx: Any, model: Any) -> None:
+    """Let ONNX infer all types and shapes; those that the file gives of its outputs do not count.
+
+    Raises
+    ------
+    ModelError
+        An operator cannot read what it is given.
+    """
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    try:
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise _not_valid(error) from None
 
 
 @dataclass(frozen=True)
@@ -187,6 +221,8 @@ class _Importer:
         graph = model.graph
         self.reads = Counter(name for node in graph.node for name in node.input)
         self.reads.update(output.name for output in graph.output)
+        self.batch = 1
+        """Samples that the file computes at once, where it says so."""
 
     def network(self) -> FloatNetwork:
         """Read the whole graph and check that it holds together."""
@@ -213,7 +249,7 @@ class _Importer:
             tensors=tuple(self.tensors),
             layers=tuple(self.layers),
             inputs=indices,
-            outputs=tuple(self._output(each.name) for each in graph.output),
+            outputs=self._outputs([each.name for each in graph.output]),
             source=self.source,
             constants=tuple(self.stored),
         )
@@ -226,8 +262,10 @@ class _Importer:
         """Make a tensor of an input; images are stored NHWC, whatever the file takes."""
         kind = info.type.tensor_type
         if kind.elem_type != self.onnx.TensorProto.FLOAT:
+            found = self.onnx.TensorProto.DataType.Name(kind.elem_type).lower()
             raise UnsupportedError(
-                f"input {info.name!r} must be float32; export the model before it is quantized"
+                f"input {info.name!r} must be float32, not {found}; export the model in float32,"
+                " before it is quantized"
             )
         sizes = [each.dim_value for each in kind.shape.dim]
         if not sizes or any(size < 1 for size in sizes[1:]):
@@ -235,6 +273,7 @@ class _Importer:
                 f"input {info.name!r} must have a fixed shape behind the batch, not {sizes};"
                 " export the model for one input size"
             )
+        self.batch = max(self.batch, sizes[0])
         shape = (1, *sizes[1:])
         if prod(shape) > MAX_ELEMENTS:
             raise UnsupportedError(
@@ -269,7 +308,23 @@ class _Importer:
             )
         if value.tensor in (self.values[each.name].tensor for each in self._graph_inputs()):
             raise UnsupportedError(f"output {name!r} must be computed, not an input of the network")
+        if value.axes not in (CHANNELS_FIRST, tuple(range(len(value.axes)))):
+            raise UnsupportedError(
+                f"output {name!r} must not end in a transpose, which moves no data here; leave the"
+                " transpose out, and do it on the outputs"
+            )
         return value.tensor
+
+    def _outputs(self, names: list[str]) -> tuple[int, ...]:
+        tensors = [self._output(name) for name in names]
+        for i, tensor in enumerate(tensors):
+            first = tensors.index(tensor)
+            if first != i:
+                raise UnsupportedError(
+                    f"outputs {names[first]!r} and {names[i]!r} must be computed apart, not be two"
+                    " shapes of one value; leave one of them out"
+                )
+        return tuple(tensors)
 
     def _graph_inputs(self) -> list[Any]:
         return [each for each in self.model.graph.input if each.name in self.values]
@@ -279,8 +334,14 @@ class _Importer:
     def _node(self, node: Node, proto: Any) -> None:
         """Build the layers of one node; whatever is wrong with it is said with its place."""
         try:
+            if proto.domain not in ("", "ai.onnx"):
+                raise UnsupportedError(
+                    f"is of the domain {proto.domain!r}, which is not known to Napier; export the"
+                    " model with ONNX's own operators, before it is quantized"
+                )
             if node.op == "Shape" and node.inputs[0] in self.values:
-                shape = np.array(self.values[node.inputs[0]].shape, np.int64)
+                sizes = self.values[node.inputs[0]].shape
+                shape = np.array([self.batch, *sizes[1:]], np.int64)
                 start, end = node.attributes.get("start", 0), node.attributes.get("end")
                 self.constants[node.outputs[0]] = shape[start:end]
             elif not any(name in self.values for name in node.inputs):
@@ -312,8 +373,12 @@ class _Importer:
             [helper.make_empty_tensor_value_info(name) for name in names],
             [helper.make_empty_tensor_value_info(name) for name in node.outputs if name],
         )
+        opsets = self.model.opset_import
+        if node.op in ("QuantizeLinear", "DequantizeLinear"):
+            # The evaluator knows them from operator set 19 on, which only adds element types.
+            opsets = [helper.make_opsetid("", max(self.opset, 19))]
         try:
-            model = helper.make_model(graph, opset_imports=self.model.opset_import)
+            model = helper.make_model(graph, opset_imports=opsets)
             results = reference.ReferenceEvaluator(model).run(
                 None, {name: self.constants[name] for name in names}
             )
@@ -494,9 +559,18 @@ def _dense(
     importer: _Importer, node: Node, source: Value, matrix: FloatArray, bias: FloatArray
 ) -> Value:
     """Dense layer of weights (out_features, in_features) in the value's order of features."""
-    if source.axes != tuple(range(len(source.shape))):
+    if source.axes == CHANNELS_FIRST:
         raise UnsupportedError("must read rows of features, not images; flatten them first")
-    if matrix.ndim != 2 or matrix.shape[1] != source.shape[-1]:
+    if source.axes != tuple(range(len(source.shape))):
+        raise UnsupportedError(
+            "must read rows of features as they are stored, not transposed ones; export the model"
+            " without the transpose"
+        )
+    if matrix.ndim != 2:
+        raise UnsupportedError(
+            f"must have weights of 2 dimensions, not {matrix.shape[::-1]}; write them as a matrix"
+        )
+    if matrix.shape[1] != source.shape[-1]:
         raise ModelError(
             f"must have weights for {source.shape[-1]} features, not {matrix.shape[::-1]};"
             " export the model again"
@@ -553,8 +627,11 @@ def _affine(importer: _Importer, node: Node, value: Value, factor: Array, addend
             groups=channels,
         )
         return importer.append(node, depthwise, value.shape, value.axes)
-    value = _with_constant(importer, node, value, FloatMul, factor)
-    return _with_constant(importer, node, value, FloatAdd, addend) if addend.any() else value
+    if not addend.any():
+        return _with_constant(importer, node, value, FloatMul, factor)
+    product = replace(node, outputs=(f"{node.outputs[0]}_product",))
+    value = _with_constant(importer, product, value, FloatMul, factor)
+    return _with_constant(importer, node, value, FloatAdd, addend)
 
 
 # -- element by element ---------------------------------------------------------------------------
@@ -599,8 +676,10 @@ def _with_operand(
     full = operand.reshape((1,) * (rank - operand.ndim) + operand.shape)
     channel_axis = value.axes.index(rank - 1)
     number = importer.maker(node, value)
-    if full.size == full.shape[channel_axis] and number is not None and value.features is None:
-        each = np.broadcast_to(full.reshape(-1), value.shape[channel_axis])
+    channels = value.shape[channel_axis]
+    by_channel = full.size == full.shape[channel_axis] and full.size in (1, channels)
+    if by_channel and number is not None and value.features is None:
+        each = np.broadcast_to(full.reshape(-1), channels)
         one, zero = np.ones(len(each)), np.zeros(len(each))
         importer.rescale(number, *((one, each) if kind is FloatAdd else (each, zero)))
         return value
@@ -617,7 +696,8 @@ def _with_constant(
     """Sum or product with a stored tensor."""
     rank = len(value.shape)
     full = operand.reshape((1,) * (rank - operand.ndim) + operand.shape)
-    if full.shape[0] != 1 or np.broadcast_shapes(full.shape, value.shape) != value.shape:
+    fits = all(n in (1, size) for n, size in zip(full.shape, value.shape, strict=True))
+    if full.shape[0] != 1 or not fits:
         raise UnsupportedError(
             f"must have a constant that broadcasts to {value.shape}, not {operand.shape}"
         )
@@ -665,7 +745,8 @@ def _clip(importer: _Importer, node: Node) -> Value:
     limits: list[float] = []
     for position, (name, default) in enumerate((("min", -np.inf), ("max", np.inf)), start=1):
         stored = importer.constant(node, position, "its limits")
-        limits.append(float(node.attributes.get(name, default) if stored is None else stored))
+        given = node.attributes.get(name, default)
+        limits.append(given if stored is None else _scalar(stored, f"its {name}"))
     low, high = limits[0], float("inf") if limits[1] > 3e38 else limits[1]
     if (low, high) not in CLIPS:
         raise UnsupportedError(
@@ -673,6 +754,12 @@ def _clip(importer: _Importer, node: Node) -> Value:
             " of these activations"
         )
     return _activation(importer, node, CLIPS[low, high])
+
+
+def _scalar(stored: Array, role: str) -> float:
+    if stored.size != 1:
+        raise ModelError(f"must have one number as {role}, not {stored.size}; export it again")
+    return float(stored.reshape(-1)[0])
 
 
 def _softmax(importer: _Importer, node: Node) -> Value:
@@ -717,16 +804,19 @@ def _window(node: Node, size: Sequence[int], kernel: Sequence[int]) -> _Window:
         raise ModelError("must have strides, dilations and pads of two dimensions")
     if min(pads) < 0:
         raise UnsupportedError(f"must not pad by less than 0, as in {pads}; slice the image")
-    automatic = node.attributes.get("auto_pad", b"NOTSET").decode()
+    automatic = node.attributes.get("auto_pad", b"NOTSET")
+    if automatic not in AUTOMATIC_PADS:
+        known = ", ".join(each.decode() for each in AUTOMATIC_PADS)
+        raise ModelError(f"must have an auto_pad of {known}, not {automatic!r}; export it again")
     starts, ends, outputs = [], [], []
     for axis, (length, k) in enumerate(zip(size, kernel, strict=True)):
         s, reach = strides[axis], (k - 1) * dilations[axis] + 1
         before, after = pads[axis], pads[axis + 2]
-        if automatic.startswith("SAME"):
+        if automatic in (b"SAME_UPPER", b"SAME_LOWER"):
             total = max((-(-length // s) - 1) * s + reach - length, 0)
-            before = total // 2 if automatic == "SAME_UPPER" else total - total // 2
+            before = total // 2 if automatic == b"SAME_UPPER" else total - total // 2
             after = total - before
-        elif automatic == "VALID":
+        elif automatic == b"VALID":
             before = after = 0
         count = (length + before + after - reach) // s + 1
         if node.attributes.get("ceil_mode", 0):
@@ -756,6 +846,9 @@ def _pool(kind: str) -> Callable[[_Importer, Node], Value]:
         window = _window(node, image.shape[2:], kernel)
         if window.dilation != (1, 1):
             raise UnsupportedError(f"must have dilations of 1, not {window.dilation}")
+        pads = _integers(node, "pads", [0, 0, 0, 0])
+        if any(pad >= size for pad, size in zip(pads, kernel * 2, strict=True)):
+            raise ModelError(f"must pad by less than its kernel {kernel}, not by {pads}")
         source, padding = image.tensor, window.padding
         counted = kind == "average" and node.attributes.get("count_include_pad", 0)
         if counted and padding != Padding():
@@ -854,9 +947,9 @@ def _concat(importer: _Importer, node: Node) -> Value:
 def _pad(importer: _Importer, node: Node) -> Value:
     value = importer.plain(importer.value(node))
     rank = len(value.shape)
-    mode = node.attributes.get("mode", b"constant").decode()
+    mode = node.attributes.get("mode", b"constant").decode(errors="replace")
     fill = importer.constant(node, 2, "its fill value")
-    level = float(node.attributes.get("value", 0.0) if fill is None else fill.reshape(-1)[0])
+    level = node.attributes.get("value", 0.0) if fill is None else _scalar(fill, "its fill value")
     if mode != "constant" or level != 0:
         raise UnsupportedError(f"must pad with zeros, not {mode} of {level}; use zeros")
     stored = importer.constant(node, 1, "its pads")
@@ -890,22 +983,26 @@ def _transpose(importer: _Importer, node: Node) -> Value:
 
 def _reshape(importer: _Importer, node: Node) -> Value:
     value = importer.value(node)
-    wanted = [int(n) for n in importer.required(node, 1, "its shape")]
+    given = importer.required(node, 1, "its shape").tolist()
+    if not isinstance(given, list) or any(isinstance(n, list) for n in given):
+        raise ModelError("must have a shape of one dimension; export the model again")
+    elements, shape = prod(value.shape), list(given)
     if not node.attributes.get("allowzero", 0):
-        wanted = [value.shape[i] if n == 0 else n for i, n in enumerate(wanted)]
-    elements = prod(value.shape)
+        sizes = (importer.batch, *value.shape[1:])
+        shape = [sizes[i] if n == 0 else n for i, n in enumerate(shape)]
     # The batch of a stored network is 1, whatever number the file has in its place.
-    if wanted and -1 not in wanted[1:] and prod(wanted[1:]) == elements:
-        wanted[0] = 1
-    elif -1 in wanted[1:]:
-        rest = prod(n for n in wanted[1:] if n != -1)
-        wanted = [1, *(elements // max(rest, 1) if n == -1 else n for n in wanted[1:])]
-    if not wanted or prod(wanted) != elements or wanted[0] != 1:
+    keeps_batch = shape[:1] in ([importer.batch], [-1]) or prod(shape[1:]) == elements
+    if shape and shape[0] != -1:
+        shape[0] = 1
+    if shape.count(-1) == 1:
+        rest = -prod(shape)
+        shape = [elements // max(rest, 1) if n == -1 else n for n in shape]
+    if not shape or not keeps_batch or shape[0] != 1 or prod(shape) != elements or min(shape) < 1:
         raise UnsupportedError(
             f"must keep the batch first and reshape {value.shape} to as many elements, not to"
-            f" {wanted}"
+            f" {given}"
         )
-    return _reshaped(importer, node, value, tuple(wanted))
+    return _reshaped(importer, node, value, tuple(shape))
 
 
 def _flatten(importer: _Importer, node: Node) -> Value:
