@@ -742,7 +742,9 @@ def finetune(
 )  # fmt: skip
 @winograd_option
 @winograd_by_option
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random layers.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of what is random."
+)
 @click.option(
     "--simulator",
     type=click.Choice(["icarus", "verilator"]),

@@ -93,14 +93,20 @@ def largest_stall(layer: Document) -> str:
     return f"{WAITS.get(cause, cause)} {100 * waits[cause] / layer['cycles']:.0f}%"
 
 
-def accumulator_text(accumulator: Document | None) -> Text:
+def accumulator_text(accumulator: Document | None, bits: int) -> Text:
     """`17/24`: bits needed of bits there; in red with the count where something overflowed."""
     if accumulator is None:
         return Text("")
-    text = f"{accumulator['bits_needed']}/{accumulator['bits']}"
+    text = f"{accumulator['bits_needed']}/{bits}"
     if accumulator["events"]:
         return Text(f"{text} {human(accumulator['events'])}!", style="bold red")
     return Text(text, style="green")
+
+
+def sum_bits(document: Document) -> int:
+    """Bits that hold whole sums: of the wide accumulators where the others spill into them."""
+    array = document["hardware"]["array"]
+    return int(array["wide_acc_bits"] if array["spill_interval"] else array["acc_bits"])
 
 
 def operation(layer: dict[str, Any]) -> str:
@@ -140,7 +146,7 @@ def run_table(document: Document) -> RenderableType:
             f"{100 * layer['utilization']:.0f}%" if layer["macs"] else "",
             largest_stall(layer),
             human_energy(layer["energy_pj"]["total"]),
-            accumulator_text(layer["accumulator"]),
+            accumulator_text(layer["accumulator"], sum_bits(document)),
         )
     units = document["hardware"].get("winograd", {}).get("forms", "none")
     algorithms = [] if units == "none" else [winograd_text(document)]
@@ -187,7 +193,7 @@ def verdict(document: Document) -> Text:
         name, widest = max(records, key=lambda item: item[1]["bits_needed"])
         return Text(
             f"accumulators held: the widest sum needs {widest['bits_needed']} of "
-            f"{widest['bits']} bits ({shorten(name, 30)})",
+            f"{sum_bits(document)} bits ({shorten(name, 30)})",
             style="green",
         )
     outputs = sum(record["outputs_affected"] for _, record in failed)
@@ -200,10 +206,21 @@ def verdict(document: Document) -> Text:
     return Text(
         f"accumulators OVERFLOWED in {len(failed)} of {len(records)} layers: "
         f"{human(document['totals']['overflow_events'])} events in {human(outputs)} outputs; "
-        f"{max(record['bits_needed'] for _, record in failed)} bits would hold all of them"
+        f"{_way_out(document, max(record['bits_needed'] for _, record in failed))}"
         f"{harmless if wrapped else ''}",
         style="bold red",
     )
+
+
+def _way_out(document: Document, needed: int) -> str:
+    """Say what is known of the width that holds all sums, of which `needed` bits were seen.
+
+    Codes behind an overflow are wrong, and the right ones have other sums. Of sums between spills
+    nothing is recorded.
+    """
+    if document["hardware"]["array"]["spill_interval"]:
+        return "`napier widths` proves how many bits hold"
+    return f"these sums need {needed} bits, `napier widths` proves how many always hold"
 
 
 def run_csv(document: Document) -> str:
@@ -233,11 +250,11 @@ def _flat(layer: Document) -> dict[str, Any]:
 
 
 def hardware_table(machines: list[Any]) -> RenderableType:
-    """One row a preset: PE, array, feed/lookahead, accumulator, buffers, external memory."""
+    """One row a preset: PE, array, feed and lookahead, accumulator, buffers, external memory."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("name", no_wrap=True)
     table.add_column("PE", no_wrap=True)
-    for heading in ("array", "feed/ahead", "acc bits", "KiB", "B/cyc"):
+    for heading in ("array", "feed", "acc bits", "KiB", "B/cyc"):
         table.add_column(heading, no_wrap=True, justify="right")
     for machine in machines:
         array, buffers = machine.array, machine.buffers

@@ -480,7 +480,8 @@ class Cutter:
                 "the feed words of one window",
                 "weight_bytes",
                 self._largest_tile_beats * self.hardware.beat_bytes,
-                "use a smaller window",
+                (),
+                " or use a smaller window",
             )
         words = tile.words.size
         chunks: list[Range] = []
@@ -493,7 +494,7 @@ class Cutter:
                     "one window word of one channel tile's weight block",
                     "weight_bytes",
                     self._least_weight_beats() * self.hardware.beat_bytes,
-                    "lower array.cols or array.feed",
+                    ("cols", "feed"),
                 )
             chunks.append((start, stop))
             blocks.append(block)
@@ -539,7 +540,7 @@ class Cutter:
                 "the outputs of one pixel tile and one channel tile",
                 "output_bytes",
                 least * out_words * word_bytes,
-                "lower array.rows or array.cols",
+                ("rows", "cols"),
             )
         needed = self._activation_words(self._most_lines, in_words)
         if needed > limit.activation_words:
@@ -547,7 +548,7 @@ class Cutter:
                 "the input rows of one pixel tile",
                 "activation_bytes",
                 needed * word_bytes,
-                "lower array.rows",
+                ("rows",),
             )
 
         def fits(first: int, stop: int) -> bool:
@@ -592,13 +593,20 @@ class Cutter:
         ]
         return max(self._strip(span).lines for span in spans)
 
-    def _too_small(self, what: str, key: str, need_bytes: int, way: str) -> HardwareError:
+    def _too_small(
+        self, what: str, key: str, need_bytes: int, lower: tuple[str, ...], way: str = ""
+    ) -> HardwareError:
+        """Say what a buffer must hold; `lower` are sizes of the array that make it less."""
+        array = self.hardware.array
+        smaller = [f"array.{name}" for name in lower if getattr(array, name) > 1]
+        if smaller:
+            way = f" or lower {' or '.join(smaller)}"
         halves = self.hardware.halves
         half = ", half of it for each pass," if halves == 2 else ""
         return HardwareError(
             f"layer {self.step.name!r} needs {need_bytes} bytes for {what}, but"
             f" buffers.{key}={getattr(self.hardware.buffers, key)}{half} is too small; raise it to"
-            f" at least {need_bytes * halves} or {way}"
+            f" at least {need_bytes * halves}{way}"
         )
 
     # -- order (T3) -------------------------------------------------------------------------------

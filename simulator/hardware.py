@@ -273,6 +273,10 @@ def _index_bits(count: int) -> int:
     return max(1, (count - 1).bit_length())
 
 
+ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
+"""Text without control characters."""
+
+
 class Hardware(_Table):
     """One accelerator.
 
@@ -284,8 +288,8 @@ class Hardware(_Table):
         The tables of the file.
     """
 
-    name: Annotated[str, Field(min_length=1, description="the name of the hardware")]
-    clock_hz: Annotated[float, Field(gt=0, le=1e12, description="the clock frequency in hertz")]
+    name: Annotated[str, Field(pattern=ONE_LINE, description="the name of the hardware")]
+    clock_hz: Annotated[float, Field(ge=1, le=1e12, description="the clock frequency in hertz")]
     array: Array
     pe: PE
     post: Post
@@ -625,8 +629,7 @@ def _toml(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
 
@@ -697,12 +700,12 @@ def _rule(field: FieldInfo) -> str:
     if field.annotation is bool:
         return "true or false"
     if field.annotation is str:
-        return "a text in quotes"
+        return "a text in quotes, of one line and not empty"
     low = next((rule.ge for rule in field.metadata if isinstance(rule, annotated_types.Ge)), None)
     high = next(rule.le for rule in field.metadata if isinstance(rule, annotated_types.Le))
     if field.annotation is int:
         return f"a whole number from {low} to {high}"
-    return f"a number above 0 and up to {high:g}"
+    return f"a number {'above 0 and up to' if low is None else f'from {low:g} to'} {high:g}"
 
 
 class _Misfit(NamedTuple):

@@ -149,6 +149,24 @@ def test_narrow_accumulators_are_reported_as_overflowing(napier: Napier, tmp_pat
     done = napier("run", "--hardware", "narrow.toml")
     assert done.returncode == 0, done.stderr
     assert "OVERFLOWED" in done.stdout
+    # Sums of layers behind are those of wrong codes: their width is not what would hold.
+    text = " ".join(done.stdout.split())
+    assert re.search(r"these sums need \d+ bits, `napier widths` proves how many always", text)
+
+
+def test_spilling_accumulators_are_held_against_the_wide_ones(
+    napier: Napier, tmp_path: Path
+) -> None:
+    text = napier("hardware", "show", "mac4x4").stdout
+    for name, value in (("acc_bits", 18), ("spill_interval", 4), ("wide_acc_bits", 20)):
+        text = re.sub(rf"^{name} = .*$", f"{name} = {value}", text, count=1, flags=re.MULTILINE)
+    (tmp_path / "spill.toml").write_text(text)
+    done = napier("run", "--hardware", "spill.toml")
+    assert "the widest sum needs 19 of 20 bits (reduce)" in done.stdout
+    assert "19/20" in done.stdout
+    (tmp_path / "spill.toml").write_text(text.replace("acc_bits = 18", "acc_bits = 14"))
+    done = napier("run", "--hardware", "spill.toml")
+    assert "`napier widths` proves how many bits hold" in " ".join(done.stdout.split())
 
 
 def test_hardware_list_names_every_preset_in_80_columns(napier: Napier) -> None:
@@ -156,6 +174,11 @@ def test_hardware_list_names_every_preset_in_80_columns(napier: Napier) -> None:
     for name in ("mac16x16", "nhot2_16x16", "nhot2_parallel", "ternary16x16", "mac4x4"):
         assert name in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "…" not in done.stdout
+
+
+def test_a_negative_seed_is_a_bad_argument_and_no_failed_verification(napier: Napier) -> None:
+    assert "-1 is not in the range" in refusal(napier("verify", "--random", "1", "--seed", "-1"))
 
 
 def test_hardware_show_prints_toml_that_run_takes(napier: Napier, tmp_path: Path) -> None:

@@ -141,8 +141,13 @@ def dense(weights, weight_zero_point=0, limits=(-128, 127)):
         (
             "clock_hz",
             0,
-            "clock_hz=0 must be a number above 0 and up to 1e+12; it sets the clock frequency in"
-            " hertz",
+            "clock_hz=0 must be a number from 1 to 1e+12; it sets the clock frequency in hertz",
+        ),
+        (
+            "name",
+            'a "b"\nc',
+            'name="a \\"b\\"\\nc" must be a text in quotes, of one line and not empty; it sets the'
+            " name of the hardware",
         ),
         (
             "array.rows",
