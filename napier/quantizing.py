@@ -273,6 +273,7 @@ def quantize_document(
             " already, which stay; leave it out"
         )
     kept = _kept(source, request, calibration)
+    all_kept = len(kept) == len(source.network.tensors)
     quantized = quantize_network(
         source.network,
         settings,
@@ -301,10 +302,10 @@ def quantize_document(
         "method": settings.weights.text,
         "bits": settings.weights.bits,
         "activations": {
-            "bits": settings.activation_bits,
+            "bits": _widest_bits(kept) if all_kept else settings.activation_bits,
             "scheme": settings.scheme,
             "scales": "keep"
-            if len(kept) == len(source.network.tensors)
+            if all_kept
             else request.scales or ("search" if settings.search else settings.rule),
             "kept": [source.network.tensors[index].name for index in sorted(kept)],
         },
@@ -352,6 +353,10 @@ def _kept(
     if calibration is None and nothing_asked and (request.activation_bits or 8) == 8:
         return parameters
     return {index: parameters[index] for index in network.inputs if index in parameters}
+
+
+def _widest_bits(parameters: Mapping[int, QuantizationParameters]) -> int:
+    return max((each.high - each.low).bit_length() for each in parameters.values())
 
 
 def _named(network: Network, settings: Settings, plan: PartialSumPlan | None) -> Network:
@@ -598,7 +603,7 @@ def _verdict(document: Document) -> list[str]:
     if samples is not None:
         lines.append(f"cosine and SQNR of what layers write: {samples['inputs']}, all samples")
     if document["partial_sums"] is not None:
-        lines += _plan_lines(document["partial_sums"])
+        lines += _plan_lines(document["partial_sums"], document["inputs"])
     lines += _compared_lines(document)
     return lines
 
@@ -623,17 +628,20 @@ def _compared_lines(document: Document) -> list[str]:
     return lines
 
 
-def _plan_lines(plan: Document) -> list[str]:
+def _plan_lines(plan: Document, inputs: list[Document]) -> list[str]:
     bits = plan["acc_bits"]
+    narrow = [each for each in inputs if (each["low"], each["high"]) != (-128, 127)]
+    ranges = ", ".join(f"{each['low']} to {each['high']} of {each['name']}" for each in narrow)
+    whose = f"codes from {ranges}" if narrow else "every input"
     if plan["interval"] is None:
-        return [f"{bits} bits hold every sum of every layer: no spilling, for every input"]
+        return [f"{bits} bits hold every sum of every layer: no spilling, for {whose}"]
     if plan["interval"] == 0:
         return [f"{bits} bits do not hold the sums of every layer at any spill interval"]
     wide = max(layer["wide_bits"] for layer in plan["layers"])
     own = [f"{layer['name']} {layer['largest_interval'] or 'all'}" for layer in plan["layers"]]
     return [
         f"partial sums of {bits} bits, spilled every {plan['interval']} products into {wide}:"
-        " no overflow, for every input",
+        f" no overflow, for {whose}",
         f"most products of each layer alone: {', '.join(own)}",
     ]
 

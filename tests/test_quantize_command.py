@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from golden.errors import InputError, NapierError
 from golden.files import load_network
@@ -16,7 +17,15 @@ from golden.network import WeightedLayer
 from golden.run import run
 from napier.cli import cli
 from napier.loading import load_model, shipped_digits
-from napier.quantizing import Request, load_source, parse_settings, quantize_document
+from napier.quantizing import (
+    Request,
+    Source,
+    load_reals,
+    load_source,
+    parse_settings,
+    quantize_document,
+    quantize_table,
+)
 from napier.verification import verify_network
 from simulator.hardware import load_hardware
 from simulator.machine import simulate
@@ -173,6 +182,26 @@ def test_without_samples_an_integer_network_keeps_the_scales_of_its_activations(
         if isinstance(layer, WeightedLayer):
             magnitudes = set(np.abs(layer.weights.astype(int)).ravel().tolist())
             assert magnitudes <= {0, 1, 2, 4, 8, 16, 32, 64}
+
+
+def test_kept_activations_have_the_bits_that_they_had(work: Path) -> None:
+    quantize("--bits", "4", "-o", "out.npz", "--json", "out.json")
+    assert json.loads((work / "out.json").read_text())["activations"]["bits"] == 8
+    printed = quantize("--bits", "3", "--activations", "keep", "-o", "other.npz")
+    assert "activations of 8 (kept)" in printed
+
+
+def test_a_promise_of_fewer_input_codes_is_named_by_the_plan_of_partial_sums(work: Path) -> None:
+    source = Source(load_source(None).network, None, {})  # as if it had been read as float
+    images = load_reals(load_source(None), ("calib.npy",))
+    request = Request("easyquant", 7, input_bits=7, partial_sum_bits=16)
+    _, document = quantize_document(source, request, images)
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(quantize_table(document))
+    assert "no overflow, for codes from -63 to 63 of image" in capture.get()
+    printed = quantize(*METHODS["int7"], "--partial-sums", "16", "-o", "out.npz")
+    assert "no overflow, for every input" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,16 @@ def test_a_bias_too_large_for_its_scale_takes_its_scale_from_the_bias() -> None:
     assert set(layer.weights[0].tolist()) <= {64, 127}  # what the layer uses anyway
 
 
+def test_a_quantized_network_tells_the_codes_that_it_stores() -> None:
+    network = one_layer(dense([[1e-9, 5e-10], [1.0, 1.0]], [4.0, 0.0]), (1, 2), (1, 2))
+    found = quantize_network(network, with_method("nhot:n=2"), images(8, 2))
+    (layer,) = found.network.layers
+    assert isinstance(layer, WeightedLayer)
+    np.testing.assert_array_equal(found.weights["dense"].codes, layer.weights)
+    scales = found.weights["dense"].scales * found.parameters[0].scale
+    np.testing.assert_array_equal(layer.bias, np.rint(found.biases["dense"] / scales))
+
+
 def test_a_channel_without_weights_keeps_its_bias() -> None:
     network = one_layer(dense([[0.0], [1.0]], [0.3, 0.0]), (1, 1), (1, 2))
     found = quantize_network(network, with_method("uniform"), np.float32([[1.0], [-1.0]]))
@@ -243,6 +253,18 @@ def test_narrow_activations_are_clamped_between_inputs_and_results_of_eight_bits
         assert tensors[index].min() >= -8, index
         assert tensors[index].max() <= 7, index
     assert int(tensors[13].max()) - int(tensors[13].min()) > 15
+
+
+def test_a_result_that_shares_its_scale_with_what_is_multiplied_has_its_bits() -> None:
+    network = residual_network()
+    both = replace(network, outputs=(4, 14))  # the pool before the other pool and the concat
+    settings = with_method("uniform", activation_bits=4)
+    assert activation_bits(both, settings) == activation_bits(network, settings)
+    pool = FloatPool2D("end", (3,), (16,), "max", (2, 2), (2, 2), Padding())
+    tensors = (*network.tensors, FloatTensor("end", (1, 3, 3, 4)))
+    ended = replace(network, tensors=tensors, layers=(*network.layers, pool), outputs=(14, 16))
+    bits = activation_bits(ended, settings)
+    assert [bits[i] for i in (3, 4, 14, 16)] == [4, 4, 8, 4]
 
 
 def test_kept_ends_are_uniform_with_eight_bits() -> None:
@@ -386,6 +408,12 @@ def test_scales_take_up_what_clipping_took_from_a_channel() -> None:
     aims = np.array([[2.0, 1, 3], [4, -1, 3]], np.float32)
     found = np.array([[1.0, 1, 0], [2, -1, 0]], np.float32)
     assert _channel_gains(aims, found).tolist() == [2, 1, 1]
+
+
+def test_noise_of_codes_that_cancel_is_not_lengthened() -> None:
+    aims = np.array([[2.0, 16], [4, -16]], np.float32)
+    found = np.array([[1e-10, 1.25], [2e-10, -1.25]], np.float32)
+    assert _channel_gains(aims, found).tolist() == [1, 12.8]
 
 
 def test_corrected_biases_take_up_the_mean_error() -> None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from golden import multipliers
 from golden.check import check_network
@@ -206,8 +205,8 @@ def real_weights(codes: WeightCodes, shape: tuple[int, ...]) -> FloatArray:
 def _weighted(assembly: _Assembly, layer: FloatWeighted) -> dict[str, Any]:
     source, output = assembly.of(layer.inputs[0]), assembly.of(layer.outputs[0])
     bias = np.asarray(assembly.biases.get(layer.name, layer.bias), np.float64)
-    codes = assembly.weights[layer.name]
-    stored, scales = _with_room_for_bias(codes, bias, source.scale, output.scale)
+    codes = _with_room_for_bias(assembly.weights[layer.name], bias, source.scale, output.scale)
+    stored, scales = codes.codes, codes.scales
     signed = codes.zero_point == 0 and int(stored.max()) < 1 << (codes.bits - 1)
     return {
         **assembly.wired(layer),
@@ -223,9 +222,28 @@ def _weighted(assembly: _Assembly, layer: FloatWeighted) -> dict[str, Any]:
     }
 
 
+def stored_weights(
+    network: FloatNetwork,
+    parameters: Mapping[int, QuantizationParameters],
+    weights: Mapping[str, WeightCodes],
+    biases: Mapping[str, FloatArray],
+) -> dict[str, WeightCodes]:
+    """Codes and scales as `assemble` stores them, next to these biases."""
+    return {
+        layer.name: _with_room_for_bias(
+            weights[layer.name],
+            np.asarray(biases[layer.name], np.float64),
+            stored_parameters(parameters[layer.inputs[0]]).scale,
+            stored_parameters(parameters[layer.outputs[0]]).scale,
+        )
+        for layer in network.layers
+        if isinstance(layer, FloatWeighted)
+    }
+
+
 def _with_room_for_bias(
     codes: WeightCodes, bias: Float64Array, input_scale: float, output_scale: float
-) -> tuple[NDArray[np.int64], Float64Array]:
+) -> WeightCodes:
     """Codes and scales, changed in channels whose bias would leave its range.
 
     There the scale becomes that of the largest bias, and codes the nearest among those that the
@@ -241,7 +259,7 @@ def _with_room_for_bias(
         wanted = (stored[channel] - codes.zero_point) * scales[channel] / least[channel]
         nearest = np.abs(used - codes.zero_point - wanted[:, np.newaxis]).argmin(axis=1)
         stored[channel], scales[channel] = used[nearest], least[channel]
-    return stored, scales
+    return replace(codes, codes=stored, scales=scales)
 
 
 def _conv(assembly: _Assembly, layer: FloatConv2D) -> Layer:

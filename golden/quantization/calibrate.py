@@ -58,6 +58,7 @@ from golden.quantization.assemble import (
     prescribed,
     real_weights,
     stored_parameters,
+    stored_weights,
     tied_tensors,
 )
 from golden.quantization.clipping import PERCENTILE, RangeRule
@@ -70,7 +71,7 @@ from golden.quantization.method import (
     quantized_weights,
 )
 from golden.quantization.registry import needs_moments, parse_method
-from golden.quantization.search import SearchRanges, search_scale
+from golden.quantization.search import SearchRanges, least_squares_gains, search_scale
 
 Array = NDArray[Any]
 Progress = Callable[[int, int, str], None]
@@ -164,6 +165,7 @@ class QuantizedNetwork:
         The same tensors and layers, at the same indices, as the float network.
     parameters : mapping of tensor index to QuantizationParameters
     weights : mapping of layer name to WeightCodes
+        As they are stored.
     biases : mapping of layer name to (out_channels,) float array
         Real biases; those of the float network where they are not corrected.
     settings : mapping of layer name to WeightSettings
@@ -244,21 +246,22 @@ def activation_bits(network: FloatNetwork, settings: Settings) -> dict[int, int]
     groups = tied_tensors(network)
     bits = dict.fromkeys(groups, settings.activation_bits)
     bits |= {groups[index]: settings.input_bits for index in network.inputs}
-    used = multiplied(network)
-    bits |= {group: END_BITS for index, group in enumerate(groups) if not used[index]}
+    used = multiplied_groups(network)
+    bits |= {group: END_BITS for group in groups if group not in used}
     if settings.keep_ends:
         ends = (*network.inputs, weighted_layers(network)[-1].inputs[0])
         bits |= {groups[index]: END_BITS for index in ends}
     return {index: bits[group] for index, group in enumerate(groups)}
 
 
-def multiplied(network: FloatNetwork) -> list[bool]:
-    """Say of every tensor whether a layer that multiplies is computed from it."""
+def multiplied_groups(network: FloatNetwork) -> set[int]:
+    """Find the groups of tied tensors that a layer that multiplies is computed from."""
+    groups = tied_tensors(network)
     used: set[int] = set()
     for layer in reversed(network.layers):
         if isinstance(layer, FloatWeighted) or layer.outputs[0] in used:
             used.update(layer.inputs)
-    return [index in used for index in range(len(network.tensors))]
+    return {groups[index] for index in used}
 
 
 class _Calibration:
@@ -299,8 +302,9 @@ class _Calibration:
                 self._search_activations()
         if self.settings.correct_bias:
             self._correct_biases()
-        quantized = assemble(self.network, self.parameters, self.codes, self.biases)
-        return QuantizedNetwork(quantized, self.parameters, self.codes, self.biases, self.chosen)
+        codes = stored_weights(self.network, self.parameters, self.codes, self.biases)
+        quantized = assemble(self.network, self.parameters, codes, self.biases)
+        return QuantizedNetwork(quantized, self.parameters, codes, self.biases, self.chosen)
 
     def _check(self) -> None:
         if self.inputs is not None:
@@ -430,7 +434,7 @@ class _Calibration:
         few = {index: values[:SEARCH_SAMPLES] for index, values in self.inputs.items()}
         walk = _Walk(self.network, few)
         searched = {self.groups[index] for index in self.held} | self.stored
-        searched |= {self.groups[i] for i, used in enumerate(multiplied(self.network)) if not used}
+        searched |= set(self.groups) - multiplied_groups(self.network)
         for layer in self.network.layers:
             self._tell(layer.name)
             for source in () if isinstance(layer, TIED) else layer.inputs:
@@ -565,9 +569,7 @@ class _Walk:
 def _channel_gains(aims: FloatArray, found: FloatArray) -> NDArray[np.float64]:
     """Factor on each channel (the last axis) of `found` with the least squared error to `aims`."""
     a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (aims, found))
-    inner, power = (a * b).sum(axis=0), (b * b).sum(axis=0)
-    gains = np.divide(inner, power, out=np.ones_like(inner), where=power > 0)
-    return np.where(gains > 0, gains, 1.0)
+    return least_squares_gains((a * b).sum(axis=0), (b * b).sum(axis=0), (a * a).sum(axis=0))
 
 
 def _sample_cosines(aims: FloatArray, found: FloatArray) -> NDArray[np.float64]:

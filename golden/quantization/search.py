@@ -29,6 +29,9 @@ SEARCH_RANGES: tuple[SearchRanges, ...] = get_args(SearchRanges)
 
 Operand = Literal["weights", "activations"]
 
+LARGEST_GAIN = 16
+"""Outputs shorter than this part of what they should be are not lengthened."""
+
 
 def search_scale(
     start: Float64Array,
@@ -110,7 +113,19 @@ def output_gains(weights: Float64Array, moments: Moments) -> Float64Array:
     behind do. 1 where the outputs are zero or point away.
     """
     power, inner = _power_and_inner(weights, moments)
-    gains = np.divide(inner, power, out=np.ones_like(inner), where=power > 0)
+    return least_squares_gains(inner, power, moments.power)
+
+
+def least_squares_gains(
+    inner: Float64Array, power: Float64Array, aim_power: Float64Array
+) -> Float64Array:
+    """Factors with the least squared error, from <o, o^>, |o^|**2 and |o|**2 of each channel.
+
+    1 where o^ points away from o, or is so short that what is left of it says nothing: of codes
+    that cancel, the noise of their sums.
+    """
+    long_enough = power * LARGEST_GAIN**2 > aim_power
+    gains = np.divide(inner, power, out=np.ones_like(inner), where=long_enough & (power > 0))
     return np.where(gains > 0, gains, 1.0)
 
 
