@@ -164,7 +164,7 @@ def check_float_network(network: FloatNetwork) -> None:
         if isinstance(layer, FloatWeighted) and not (
             np.isfinite(layer.weights).all() and np.isfinite(layer.bias).all()
         ):
-            raise ModelError(f"{place} must have finite weights and biases; train the model again")
+            raise ModelError(f"{place} must have finite weights and biases; mend the model")
         (target,) = layer.outputs
         tensor = network.tensors[target]
         try:

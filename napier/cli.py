@@ -553,7 +553,7 @@ def quantize(
     if output is None:
         raise InputError("the quantized network needs a file to go to; add -o OUT.npz")
     read = (*inputs, *tests, *([] if labels_path is None else [labels_path]))
-    check_outputs((output, json_path, *code_paths), read)
+    check_outputs((output, json_path, *code_paths), (*read, *own_methods(method, layers)))
     check_model_name(output)
     if not tests and (labels_path is not None or code_paths):
         raise InputError("--labels and --codes belong to the samples of --test; add --test X.npy")
@@ -570,7 +570,9 @@ def quantize(
         )
     calibration = load_reals(source, inputs) if inputs else None
     test = load_reals(source, tests) if tests else None
-    labels = None if labels_path is None or test is None else load_labels(labels_path, test)
+    labels = None
+    if test is not None and labels_path is not None:
+        labels = load_labels(labels_path, test, of="--test")
     if model is None and test is None:
         test, labels = shipped_test(source), shipped_digits()[1]
     with progress_bar() as progress:
@@ -683,7 +685,7 @@ def finetune(
     from napier.quantizing import load_reals, load_source
 
     paths = [path for path in (labels_path, test_labels_path) if path is not None]
-    check_outputs((output, json_path), (*inputs, *tests, *paths))
+    check_outputs((output, json_path), (*inputs, *tests, *paths, *own_methods(method, layers)))
     check_model_name(output)
     if test_labels_path is not None and not tests:
         raise InputError("--test-labels belong to the samples of --test; add --test X.npy")
@@ -696,7 +698,7 @@ def finetune(
     test = load_reals(source, tests) if tests else None
     test_labels = None
     if test is not None and test_labels_path is not None:
-        test_labels = load_labels(test_labels_path, test)
+        test_labels = load_labels(test_labels_path, test, "--test-labels", "--test")
     if uniform_epochs is None:
         uniform_epochs = usual_uniform_epochs(method)
     plan = Plan(
@@ -942,6 +944,14 @@ def hardware_show(name: str) -> None:
     from simulator.hardware import load_hardware, to_toml
 
     click.echo(to_toml(load_hardware(name)), nl=False)
+
+
+def own_methods(method: str, layers: tuple[str, ...]) -> list[str]:
+    """Files of the user's own that --method and --layer name."""
+    from golden.quantization.registry import method_file
+
+    texts = [method, *(text.partition("=")[2].partition("@")[0] for text in layers)]
+    return [str(path) for path in map(method_file, texts) if path is not None]
 
 
 def check_figure_format(path: str) -> str:

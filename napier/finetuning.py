@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from golden.certificates import certify
 from golden.errors import InputError, ToolError
+from golden.float_network import FloatNetwork
 from golden.float_run import run_float
 from golden.network import Network, WeightedLayer
 from golden.quantization.activations import QuantizationParameters
@@ -159,6 +161,9 @@ def finetune_document(
     from napier.training import Stage, fine_tune
 
     network = source.network
+    _check_labels(network, labels, "--labels")
+    _check_labels(network, test_labels, "--test-labels")
+    _check_layers(plan)
     settings = plan_settings(plan, UNIFORM)
     chosen = layer_settings(network, settings)
     own = {name: each for name, each in chosen.items() if each is not settings.weights}
@@ -213,6 +218,25 @@ def finetune_document(
     return tuned, document
 
 
+def _check_labels(network: FloatNetwork, labels: Array | None, option: str) -> None:
+    classes = int(np.prod(network.tensors[network.outputs[0]].shape[1:]))
+    if labels is not None and labels.max() >= classes:
+        raise InputError(
+            f"{option} reach {labels.max()} but the first output of {network.name} has {classes}"
+            f" classes, 0 to {classes - 1}; give labels of this model"
+        )
+
+
+def _check_layers(plan: Plan) -> None:
+    for text in plan.layers:
+        name = re.split("[:@]", text.partition("=")[2])[0]
+        if name in CONFINED:
+            raise InputError(
+                f"--layer {text}: {name} is for all layers and cannot be chosen for one; write"
+                f" --method {name}:16 or give the layer another method"
+            )
+
+
 def _fixed(source: Source, plan: Plan) -> Mapping[int, QuantizationParameters]:
     """Scales that an integer network had: all of them, or with other bits those of its inputs."""
     if plan.activation_bits == 8:
@@ -263,13 +287,6 @@ def _comparison(
     labels: Array | None,
     held_out: bool,
 ) -> Document:
-    network = source.network
-    classes = int(np.prod(network.tensors[network.outputs[0]].shape[1:]))
-    if labels is not None and labels.max() >= classes:
-        raise InputError(
-            f"labels reach {labels.max()} but the first output of {network.name} has {classes}"
-            f" classes, 0 to {classes - 1}; give labels of this model"
-        )
     choices = {name: _choices(each, samples) for name, each in candidates.items() if each}
     choices["float"] = _float_choices(source, samples)
     return {
@@ -357,7 +374,8 @@ def _verdict(document: Document) -> list[str]:
     for stage in document["stages"]:
         losses = stage["losses"]
         change = f"loss {losses[0]:.3f} > {losses[-1]:.3f}" if losses else "projected"
-        lines.append(f"{stage['method']}: {len(losses)} epochs, {change}")
+        epochs = "1 epoch" if len(losses) == 1 else f"{len(losses)} epochs"
+        lines.append(f"{stage['method']}: {epochs}, {change}")
     lines += [
         f"input {shorten(each['name'], 24)}: code = round(x / {each['scale']:.6g})"
         f" {'+' if each['zero_point'] >= 0 else '-'} {abs(each['zero_point'])}"

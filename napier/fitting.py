@@ -45,7 +45,9 @@ def check_model_name(path: str) -> None:
         raise OutputError(f"{path} must end in .npz, Napier's own format; name it so")
 
 
-def load_labels(path: str, samples: Samples) -> Array:
+def load_labels(
+    path: str, samples: Samples, option: str = "--labels", of: str = "--input"
+) -> Array:
     """Load the class of every sample.
 
     Parameters
@@ -53,6 +55,12 @@ def load_labels(path: str, samples: Samples) -> Array:
     path : str
         A .npy file of one integer, not negative, for each sample.
     samples : Samples
+    option, of : str
+        Options that name the file and the samples, for errors.
+
+    Returns
+    -------
+    (samples,) integer array
 
     Raises
     ------
@@ -60,17 +68,18 @@ def load_labels(path: str, samples: Samples) -> Array:
         Missing, of another length, or not class numbers.
     """
     if not Path(path).exists():
-        raise InputError(f"{path}: no such file; --labels is a NumPy .npy file of class numbers")
+        raise InputError(f"{path}: no such file; {option} is a NumPy .npy file of class numbers")
     labels = load_array(path)
     if labels.shape != (samples.count,):
         raise InputError(
-            f"{path} has shape {labels.shape} but --input holds {samples.count} samples; give one"
+            f"{path} has shape {labels.shape} but {of} holds {samples.count} samples; give one"
             " class number for each"
         )
     if labels.dtype.kind not in "iu" or labels.min() < 0:
+        found = f"integers from {labels.min()}" if labels.dtype.kind == "i" else labels.dtype
         raise InputError(
-            f"{path} must hold class numbers, integers from 0, but holds {labels.dtype} from"
-            f" {labels.min()}; write it with numpy.save"
+            f"{path} must hold class numbers, integers from 0, but holds {found}; write it with"
+            " numpy.save"
         )
     return labels
 

@@ -65,8 +65,9 @@ def _joined(entries: np.ndarray) -> Moments:
     """Moments of the whole from (parts, 3, channels) counts, means and variances of its parts."""
     counts, means, variances = entries.transpose(1, 0, 2)
     shares = counts / counts.sum(axis=0)
-    mean = (shares * means).sum(axis=0)
-    variance = (shares * (variances + (means - mean) ** 2)).sum(axis=0)
+    with np.errstate(all="ignore"):  # sums of a network that diverged, which the training tells
+        mean = (shares * means).sum(axis=0)
+        variance = (shares * (variances + (means - mean) ** 2)).sum(axis=0)
     return Moments(*(torch.tensor(each, dtype=torch.float32) for each in (mean, variance)))
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,12 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from golden.certificates import MAX_BITS
-from golden.errors import InputError
+from golden.errors import InputError, ModelError
 from golden.fitting import Method
 from golden.float_network import FloatArray, FloatNetwork, FloatReshape, FloatSoftmax, FloatWeighted
 from golden.network import Network
 from golden.quantization.activations import QuantizationParameters
-from golden.quantization.assemble import assemble, prescribed
+from golden.quantization.assemble import assemble, prescribed, stored_weights
 from golden.quantization.calibrate import WeightSettings
 from golden.quantization.method import WeightCodes
 from golden.quantization.registry import parse_method
@@ -67,6 +68,12 @@ NORMALIZED_WEIGHTS = 1 / 60
 
 LEAST_BATCH = 8
 """Samples of a step from which sums are normalised."""
+
+LARGEST_RATE = 1e30
+"""Of a learning rate: float32, in which weights learn, holds steps of such a size."""
+
+LARGEST_EXPONENT = 126
+"""Of two, in scales that learn: they and their inverses are float32 numbers."""
 
 FIRST_SAMPLES, LAST_SAMPLES = 512, 4096
 """Samples that moments of sums are measured on, before a stage and after it."""
@@ -204,8 +211,8 @@ def fine_tune(
     Raises
     ------
     InputError
-        For settings out of range, methods that need more than weights, or an accumulator that
-        cannot hold one operand.
+        For settings out of range, methods that need more than weights, an accumulator that cannot
+        hold one operand, or training that diverges.
     """
     if not stages or stages[-1].method == FLOAT:
         raise InputError("fine-tuning must end in a stage that quantizes; give it a method")
@@ -273,13 +280,19 @@ def _check(
     training: Training,
 ) -> None:
     for stage in stages:
-        if stage.epochs < 0 or not stage.learning_rate > 0:
+        if stage.epochs < 0 or not 0 < stage.learning_rate <= LARGEST_RATE:
             raise InputError(
-                f"a stage needs epochs from 0 and a learning rate above 0, not {stage.epochs} and"
-                f" {stage.learning_rate:g}; for example 3 and 0.001"
+                "a stage needs epochs from 0 and a finite learning rate above 0 and up to"
+                f" {LARGEST_RATE:g}, not {stage.epochs} and {stage.learning_rate:g}; for example 3"
+                " and 0.001"
             )
         if not 2 <= stage.bits <= 8:
             raise InputError(f"weights must have 2 to 8 bits, not {stage.bits}; choose a width")
+        name, _, width = stage.method.partition(":")
+        if name in CONFINED:
+            _acc_bits(name, width)
+        elif stage.method != FLOAT:
+            parse_method(stage.method, CONFINED)
     if not 0 <= training.dampening <= 1:
         raise InputError(
             "weights can go a share of 0 to 1 of the way to their levels, not"
@@ -349,6 +362,7 @@ class _Trainer:
         held = (*network.inputs, *prescribed(network))
         self.answers: torch.Tensor | None = None
         self.factors: dict[int, torch.Tensor] = {}
+        self.begun, self.loss = 0, 0.0
         self.activations = TrainedActivations(network, parameters, held)
 
     def begin(self, number: int, stage: Stage) -> None:
@@ -385,7 +399,8 @@ class _Trainer:
 
     def _normalization(self) -> Normalization:
         """Normalise all layers if the weights are coarse, and size their weights."""
-        wanted = self.training.normalize and self.training.batch >= LEAST_BATCH
+        least = min(self.training.batch, len(self.inputs[0]))  # `_parts` makes no smaller steps
+        wanted = self.training.normalize and least >= LEAST_BATCH
         if not wanted or not self.stage.epochs or self._lost_energy() <= COARSE:
             return Normalization({})
         moments = self._moments(unchanged, unchanged, FIRST_SAMPLES)
@@ -428,6 +443,7 @@ class _Trainer:
                 bias = self.student.biases[index]
                 bias.copy_(factor * bias + addend)
         self.normalization = Normalization({})
+        self._check_numbers()
 
     def _apply_factors(self) -> None:
         """Let weights carry what the last stage has left to the scales of their codes."""
@@ -475,6 +491,7 @@ class _Trainer:
         generator = np.random.default_rng([self.training.seed, self.number, self.done])
         order = torch.from_numpy(generator.permutation(len(self.inputs[0])))
         parts = _parts(order, self.training.batch)
+        self.begun += 1
         total = 0.0
         for step, chosen in enumerate(parts):
             progress = (self.done + step / len(parts)) / self.stage.epochs
@@ -507,7 +524,27 @@ class _Trainer:
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self._move_weights(levels, dampening)
-        return float(loss.item()) * len(chosen)
+        self.loss = float(loss.item())
+        self._check_numbers()
+        return self.loss * len(chosen)
+
+    def _check_numbers(self) -> None:
+        """Stop before a loss, weight or scale that is no number is rounded."""
+        real = [*self.student.weights.values(), *self.student.biases.values()]
+        real += self.normalization.offsets.values()
+        logarithms = [x for each in self.quantizers.values() for x in each.learned()]
+        logarithms += [*self.activations.learned(), *self.normalization.log_gains.values()]
+        logarithms += [factor.log2() for factor in self.factors.values()]
+        finite = isfinite(self.loss) and all(bool(x.isfinite().all()) for x in real)
+        if not finite or any(not bool((x.abs() <= LARGEST_EXPONENT).all()) for x in logarithms):
+            raise self._diverged()
+
+    def _diverged(self) -> InputError:
+        return InputError(
+            f"training diverged in epoch {self.begun} (loss {self.loss:g}): its loss, weights and"
+            " scales must stay within what integers can stand for; lower --learning-rate, which is"
+            f" {self.stage.learning_rate:g}"
+        )
 
     def _loss(
         self, scores: torch.Tensor, inputs: list[torch.Tensor], chosen: torch.Tensor
@@ -571,7 +608,11 @@ class _Trainer:
             for index, bias in self.student.biases.items()
         }
         parameters = self.activations.result()
-        network = assemble(self.network, parameters, weights, biases)
+        weights = stored_weights(self.network, parameters, weights, biases)
+        try:
+            network = assemble(self.network, parameters, weights, biases)
+        except ModelError as error:
+            raise (self._diverged() if epochs else error) from None
         return FineTuned(network, weights, parameters, biases, epochs)
 
     def _codes(self, index: int, quantizer: WeightQuantizer) -> WeightCodes:

@@ -40,7 +40,7 @@ class WeightQuantizer(Protocol):
         """Codes and scales."""
 
     def learned(self) -> list[torch.Tensor]:
-        """List what it learns itself."""
+        """List what it learns itself: logarithms of scales, to base 2."""
 
 
 def _rows(weights: torch.Tensor) -> torch.Tensor:

@@ -152,6 +152,9 @@ def test_the_table_names_layers_bits_and_agreement():
         (("--acc-bits", "16", "--input", "x.npy", "--labels", "no.npy"), "no.npy: no such file"),
         (("--acc-bits", "16", "--input", "x.npy", "--labels", "high.npy"), "10 classes, 0 to 9"),
         (("--acc-bits", "16", "--input", "x.npy", "--labels", "real.npy"), "class numbers"),
+        (("--acc-bits", "16", "--input", "x.npy", "--labels", "text.npy"), "but holds <U3"),
+        (("--acc-bits", "16", "--input", "x.npy", "--labels", "truth.npy"), "but holds bool"),
+        (("--acc-bits", "16", "--input", "x.npy", "--labels", "low.npy"), "holds integers from -1"),
         (("--acc-bits", "16", "--calibrate", "y.npy"), "y.npy has shape (40,)"),
         (("--acc-bits", "16", "--input", "x.npy", "--json", "x.npy"), "x.npy is named twice"),
         (("--acc-bits", "16", "--method", "a2q++"), "'a2q++' is not one of"),
@@ -163,6 +166,9 @@ def test_what_cannot_be_done_is_refused_in_one_sentence_before_anything_is_writt
 ):
     np.save(tmp_path / "high.npy", np.full(40, 10))
     np.save(tmp_path / "real.npy", np.zeros(40))
+    np.save(tmp_path / "text.npy", np.full(40, "cat"))
+    np.save(tmp_path / "truth.npy", np.ones(40, bool))
+    np.save(tmp_path / "low.npy", np.full(40, -1))
     assert words in refusal(napier(*arguments, "-o", "fitted.npz"))
     assert not (tmp_path / "fitted.npz").exists()
 

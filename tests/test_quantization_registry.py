@@ -52,7 +52,9 @@ def test_settings_replace_defaults():
         ("ternary:n=2", "which takes per=channel; choose one of these"),
         ("nhot:n=two", "n of method nhot must be an integer, not 'two'; for example n=2"),
         ("nhot:n=1.5", "n of method nhot must be an integer, not '1.5'"),
-        ("uniform:percentile=x", "percentile of method uniform must be a number, not 'x'"),
+        ("uniform:percentile=x", "percentile of method uniform must be a finite number, not 'x'"),
+        ("uniform:percentile=nan", "percentile of method uniform must be a finite number"),
+        ("twn:factor=inf", "factor of method twn must be a finite number, not 'inf'"),
         (
             "uniform:per=channels",
             "must be channel or tensor, not .channels.; did you mean channel?",
@@ -77,6 +79,40 @@ def test_files_that_hold_no_method_are_refused(tmp_path):
         parse_method(str(broken))
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("true", True), ("YES", True), ("1", True), ("False", False), ("no", False), ("0", False)],
+)
+def test_a_setting_that_is_true_or_false_can_be_switched(tmp_path, text, expected):
+    path = own_file(tmp_path, "options={'k': True}")
+    assert parse_method(f"{path}:k={text}")[1] == {"k": expected}
+    with pytest.raises(InputError, match="k of method mine must be true or false, not 'maybe'"):
+        parse_method(f"{path}:k=maybe")
+
+
+@pytest.mark.parametrize("default", ["None", "[1, 2]"])
+def test_defaults_that_no_text_can_replace_are_refused(tmp_path, default):
+    path = own_file(tmp_path, f"options={{'k': {default}}}")
+    with pytest.raises(InputError, match="k of method mine must have a bool, int, float or str"):
+        parse_method(f"{path}:k=0")
+
+
+def own_file(folder, fields):
+    path = folder / "mine.py"
+    path.write_text(
+        "from golden.quantization.method import Method\n"
+        f"METHOD = Method('mine', lambda task, options: None, '', '', {fields})\n"
+    )
+    return path
+
+
+def test_a_file_that_leaves_the_program_is_refused(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("raise SystemExit(0)\n")
+    with pytest.raises(InputError, match=r"method file .*mine\.py' fails with SystemExit: 0"):
+        parse_method(str(path))
+
+
 CODES = np.zeros((4, 40), np.int64)
 SCALES = np.ones(4)
 
@@ -90,7 +126,20 @@ SCALES = np.ones(4)
         (WeightCodes(CODES, SCALES[:2], 8, 0), "must give 4 positive finite scales"),
         (WeightCodes(CODES, 0 * SCALES, 8, 0), "must give 4 positive finite scales"),
         (WeightCodes(CODES, SCALES * np.nan, 8, 0), "must give 4 positive finite scales"),
-        (WeightCodes(CODES, SCALES, 9, 0), "must give codes of 1 to 8 bits, not 9"),
+        (WeightCodes(CODES, SCALES, 9, 0), "must give bits as an integer from 1 to 8, not 9"),
+        (WeightCodes(CODES, SCALES, 8.0, 0), "must give bits as an integer from 1 to 8, not 8.0"),
+        (WeightCodes(CODES, SCALES, None, 0), "must give bits as an integer .* not None"),
+        (WeightCodes(CODES.tolist(), SCALES, 8, 0), "codes as an integer array, not list"),
+        (WeightCodes(CODES, SCALES.astype(str), 8, 0), "must give 4 positive finite scales"),
+        (WeightCodes(CODES, 1e300 * SCALES, 8, 0), "weights and scales up to 3.4e.38"),
+        (WeightCodes(CODES + 127, 1e37 * SCALES, 8, 0), "weights and scales up to 3.4e.38"),
+        (WeightCodes(CODES, SCALES, 8, None), "storage_bits as a finite number from 0, not None"),
+        (WeightCodes(CODES, SCALES, 8, np.nan), "storage_bits as a finite number from 0, not nan"),
+        (WeightCodes(CODES, SCALES, 8, -5), "storage_bits as a finite number from 0, not -5"),
+        (WeightCodes(CODES - 1, SCALES, 8, 0, 3), "codes from 0 with zero point 3, not from -1"),
+        (WeightCodes(CODES, SCALES, 8, 0, 3.5), "integer zero point from 0 to 255, not 3.5"),
+        (WeightCodes(CODES, SCALES, 8, 0, 300), "integer zero point from 0 to 255, not 300"),
+        (WeightCodes(CODES, SCALES + np.arange(4), 8, 0, 3), "equal scales with zero point 3"),
         (WeightCodes(CODES + 256, SCALES, 8, 0), "must give codes of 8 bits, not 256 to 256"),
         (WeightCodes(CODES - 129, SCALES, 8, 0), "must give codes of 8 bits, not -129 to -129"),
     ],
@@ -100,6 +149,23 @@ def test_a_method_that_breaks_its_promise_is_told_so(given, message):
     method = Method("mine", lambda task, options: given, "", "")
     with pytest.raises(InputError, match=f"method mine .*{message}"):
         quantized_weights(method, WeightTask(CODES + 1.0, 8), {})
+
+
+def test_narrow_numbers_of_a_method_are_widened_before_they_are_subtracted():
+    """uint8 less a zero point would wrap."""
+    given = WeightCodes(CODES.astype(np.uint8), SCALES.astype(np.float32), np.int8(8), 0, 3)
+    method = Method("mine", lambda task, options: given, "", "")
+    found = quantized_weights(method, WeightTask(CODES + 1.0, 8), {})
+    assert (found.codes.dtype, found.scales.dtype, type(found.bits)) == (np.int64, np.float64, int)
+    assert ((found.codes - found.zero_point) == -3).all()
+
+
+def test_a_method_that_leaves_the_program_is_told_so():
+    def leaves(task, options):
+        raise SystemExit(0)
+
+    with pytest.raises(InputError, match="method mine fails with SystemExit: 0"):
+        quantized_weights(Method("mine", leaves, "", ""), WeightTask(CODES + 1.0, 8), {})
 
 
 def test_a_method_that_fails_is_named_with_the_line(tmp_path):

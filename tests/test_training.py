@@ -369,6 +369,7 @@ def test_moved_images_bring_zeros_in() -> None:
         ([Stage("float", 1)], "must end in a stage that quantizes"),
         ([Stage("ternary", -1)], "epochs from 0"),
         ([Stage("ternary", 1, 0.0)], "learning rate above 0"),
+        ([Stage("ternary", 1, float("inf"))], "finite learning rate above 0"),
         ([Stage("uniform", 1, bits=9)], "2 to 8 bits, not 9"),
         ([Stage("easyquant", 1)], "chooses by calibration data"),
         ([Stage("a2q", 1)], "needs the bits of the accumulator"),
@@ -378,6 +379,33 @@ def test_moved_images_bring_zeros_in() -> None:
 def test_bad_stages_are_refused(stages: list[Stage], message: str) -> None:
     with pytest.raises(InputError, match=message):
         tuned(stages, count=8)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("method", ["uniform", "ternary", "ttq", "a2q:16", "nhot:n=1"])
+@pytest.mark.parametrize(("rate", "epochs"), [(100.0, 1), (100.0, 3), (1e6, 1), (1e30, 2)])
+def test_training_that_diverges_is_stopped_in_one_sentence(
+    method: str, rate: float, epochs: int
+) -> None:
+    message = r"training diverged in epoch \d \(loss .*; lower --learning-rate, which is"
+    with pytest.raises(InputError, match=message):
+        tuned([Stage(method, epochs, rate)], count=64)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_stage_after_one_that_diverged_is_not_begun_on_what_it_left(epochs: int) -> None:
+    with pytest.raises(InputError, match="training diverged in epoch 1"):
+        tuned([Stage("uniform", 1, 1e30), Stage("ternary", epochs, 1e30)], count=8)
+
+
+@pytest.mark.parametrize(("count", "normalized"), [(1, False), (5, False), (8, True), (17, True)])
+def test_steps_of_fewer_than_eight_samples_are_not_normalized(count: int, normalized: bool) -> None:
+    network, parameters, images, labels = digits()
+    trainer = _Trainer(network, parameters, [images[:count]], labels[:count], {}, Training(batch=8))
+    trainer.begin(0, Stage("ternary", 1))
+    assert bool(trainer.normalization.offsets) == normalized
+    assert np.isfinite(trainer.epoch())
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_table_names_stages_and_accuracies_in_80_columns(napier: Napier) -> None
     assert all(len(line) <= 80 for line in lines)
     text = " ".join(" ".join(lines).split())
     for part in (
-        "uniform: 1 epochs, loss",
+        "uniform: 1 epoch, loss",
         "code = round(x / 0.003",
         "% float",
         "% ternary, not trained",
@@ -129,21 +129,48 @@ def test_sums_hold_in_the_accumulator_that_is_asked_for(napier: Napier, tmp_path
     ("arguments", "message"),
     [
         (("--method", "nhot:n=0"), "n of nhot must be 1 to 8"),
-        (("--method", "trinary"), "is not a method"),
+        (("--method", "trinary"), "vsquant, a2q, a2q+; did you mean ternary?"),
+        (("--method", "a2r:16", "--uniform-epochs", "1"), "did you mean a2q?"),
+        (("--layer", "stem=a2q:16"), "a2q is for all layers and cannot be chosen for one"),
         (("--method", "a2q:x"), "needs the bits of the accumulator"),
         (("--test-labels", "y.npy"), "add --test X.npy"),
         (("--learning-rate", "0"), "learning rate above 0"),
+        (("--learning-rate", "inf"), "learning rate above 0"),
+        (("--test", "t.npy", "--test-labels", "y.npy"), "but --test holds 40 samples"),
+        (("--test", "x.npy", "--test-labels", "text.npy"), "class numbers, integers from 0"),
+        (("--method", "mine.py", "--json", "mine.py"), "mine.py is named twice"),
+        (("--layer", "stem=mine.py@4", "--json", "mine.py"), "mine.py is named twice"),
         (("--batch", "0"), "batch"),
     ],
 )
 def test_refusals_are_one_sentence(
     napier: Napier, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
+    np.save(tmp_path / "text.npy", np.full(64, "cat"))
+    (tmp_path / "mine.py").write_text("kept")
     result = napier("--input", "x.npy", "--labels", "y.npy", "-o", "o.npz", *arguments)
+    assert (tmp_path / "mine.py").read_text() == "kept"
     assert result.returncode == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) <= 3
     assert not (tmp_path / "o.npz").exists()
+
+
+@pytest.mark.parametrize("option", ["--labels", "--test-labels"])
+def test_labels_beyond_the_classes_are_refused_before_training(
+    napier: Napier, tmp_path: Path, option: str
+) -> None:
+    np.save(tmp_path / "high.npy", np.full(64, 10))
+    result = napier("--input", "x.npy", "--test", "x.npy", option, "high.npy", "-o", "o.npz")
+    assert result.returncode == 2
+    assert f"{option} reach 10 but the first output of digits has 10 classes" in result.stderr
+    assert "epoch" not in result.stderr
+
+
+def test_one_sample_is_learned_without_normalization(napier: Napier, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", shipped_digits()[0][:1])
+    train = ("--input", "one.npy", "--epochs", "1", "--method", "ternary")
+    assert napier(*train, "-o", "o.npz").returncode == 0
 
 
 def test_missing_torch_is_said_in_one_sentence(

@@ -37,6 +37,11 @@ def largest_code(bits: int) -> int:
     return (1 << (bits - 1)) - 1
 
 
+def span(low: int, high: int) -> str:
+    """Words for the integers from `low` to `high`, for errors."""
+    return f"{low} to {high}" if low < high else str(high)
+
+
 def projected(rows: Float64Array, scales: Float64Array, project: Projection) -> Int64Array:
     """Codes project(w / scale)."""
     codes = np.empty(rows.shape, np.int64)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,9 @@ Int64Array = NDArray[np.int64]
 
 Options = Mapping[str, float | int | str]
 """Settings of a method by name; a method says which it takes in `Method.options`."""
+
+LARGEST_REAL = float(np.finfo(np.float32).max)
+"""Of weights that codes stand for, and of scales."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ def quantized_weights(method: Method, task: WeightTask, options: Options) -> Wei
         found = method.quantize(task, options)
     except NapierError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise InputError(
             f"method {method.name} fails with {type(error).__name__}: {error}"
@@ -153,23 +158,60 @@ def quantized_weights(method: Method, task: WeightTask, options: Options) -> Wei
     broken = _broken_promise(found, task)
     if broken:
         raise InputError(f"method {method.name} must give {broken}; see docs/quantizers.md")
-    return found
+    return replace(
+        found,
+        codes=found.codes.astype(np.int64, copy=False),
+        scales=np.asarray(found.scales, np.float64),
+        bits=int(found.bits),
+        zero_point=int(found.zero_point),
+    )
 
 
 def _broken_promise(found: WeightCodes, task: WeightTask) -> str:
     """Say what a method must give and what it gave instead; empty if all is well."""
     if not isinstance(found, WeightCodes):
         return f"WeightCodes, not {type(found).__name__}"
-    codes, scales = np.asarray(found.codes), np.asarray(found.scales)
+    return _broken_codes(found, task) or _broken_zero_point(found) or _broken_scales(found)
+
+
+def _broken_codes(found: WeightCodes, task: WeightTask) -> str:
+    codes, bits = found.codes, found.bits
+    if not isinstance(codes, np.ndarray):
+        return f"codes as an integer array, not {type(codes).__name__}"
     if codes.shape != task.weights.shape or codes.dtype.kind not in "iu":
         return f"integer codes of shape {task.weights.shape}, not {codes.dtype} of {codes.shape}"
-    if scales.shape != codes.shape[:1] or not (np.isfinite(scales) & (scales > 0)).all():
-        return f"{len(codes)} positive finite scales, one for each output channel"
-    if not 1 <= found.bits <= task.bits:
-        return f"codes of 1 to {task.bits} bits, not {found.bits}"
-    unsigned = bool(codes.min() >= 0)
-    low = 0 if unsigned else -(1 << (found.bits - 1))
-    high = (1 << found.bits if unsigned else 1 << (found.bits - 1)) - 1
+    if not isinstance(bits, Integral) or not 1 <= bits <= task.bits:
+        return f"bits as an integer from 1 to {task.bits}, not {bits}"
+    bits, unsigned = int(bits), bool(codes.min() >= 0)
+    low = 0 if unsigned else -(1 << (bits - 1))
+    high = (1 << bits if unsigned else 1 << (bits - 1)) - 1
     if codes.min() < low or codes.max() > high:
-        return f"codes of {found.bits} bits, not {codes.min()} to {codes.max()}"
+        return f"codes of {bits} bits, not {codes.min()} to {codes.max()}"
+    stored = found.storage_bits
+    if not isinstance(stored, Real) or not 0 <= stored < inf:
+        return f"storage_bits as a finite number from 0, not {stored}"
+    return ""
+
+
+def _broken_zero_point(found: WeightCodes) -> str:
+    zero_point, largest = found.zero_point, (1 << int(found.bits)) - 1
+    if not isinstance(zero_point, Integral) or not 0 <= zero_point <= largest:
+        return f"an integer zero point from 0 to {largest}, not {zero_point}"
+    if zero_point and found.codes.min() < 0:
+        return f"codes from 0 with zero point {zero_point}, not from {found.codes.min()}"
+    return ""
+
+
+def _broken_scales(found: WeightCodes) -> str:
+    codes, scales = found.codes, np.asarray(found.scales)
+    known = scales.shape == codes.shape[:1] and scales.dtype.kind in "fiu"
+    if not known or not (np.isfinite(scales) & (scales > 0)).all():
+        return f"{len(codes)} positive finite scales, one for each output channel"
+    if found.zero_point and (scales != scales[0]).any():
+        return (
+            f"equal scales with zero point {found.zero_point}, not {scales.min()} to {scales.max()}"
+        )
+    reach = np.abs(codes.astype(np.int64) - int(found.zero_point)).max(axis=1)
+    if (scales > LARGEST_REAL / np.maximum(reach, 1)).any():
+        return f"weights and scales up to {LARGEST_REAL:.3g}, as float32 holds, and has larger ones"
     return ""

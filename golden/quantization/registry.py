@@ -12,10 +12,14 @@ import importlib.util
 import pkgutil
 from collections.abc import Iterable
 from functools import cache
+from math import isfinite
 from pathlib import Path
 
 from golden.errors import InputError
 from golden.quantization.method import Method, Options
+
+TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+"""What a setting that is on or off can be, in capitals too."""
 
 
 @cache
@@ -27,7 +31,7 @@ def methods() -> dict[str, Method]:
     return {module.METHOD.name: module.METHOD for module in modules}
 
 
-def parse_method(text: str) -> tuple[Method, Options]:
+def parse_method(text: str, others: Iterable[str] = ()) -> tuple[Method, Options]:
     """Find a method and its settings.
 
     Parameters
@@ -35,6 +39,8 @@ def parse_method(text: str) -> tuple[Method, Options]:
     text : str
         ``name``, ``name:key=value,key=value``; a name ending in ``.py`` is a file that holds a
         `METHOD`.
+    others : iterable of str
+        Names that the caller takes as well, for the error that lists them all.
 
     Returns
     -------
@@ -48,7 +54,8 @@ def parse_method(text: str) -> tuple[Method, Options]:
         For an unknown method or setting, a value of the wrong type, or a file without a method.
     """
     name, _, settings = text.partition(":")
-    method = method_from_file(Path(name)) if name.endswith(".py") else _named(name)
+    path = method_file(text)
+    method = _named(name, others) if path is None else method_from_file(path)
     options = dict(method.options)
     for setting in filter(None, settings.split(",")):
         key, equals, value = setting.partition("=")
@@ -66,6 +73,12 @@ def needs_moments(method: Method, options: Options) -> bool:
     return method.needs_data or options.get("objective") == "outputs"
 
 
+def method_file(text: str) -> Path | None:
+    """Path of the user's own file that a text names; None for a method of the registry."""
+    name, _, _ = text.partition(":")
+    return Path(name) if name.endswith(".py") else None
+
+
 def method_from_file(path: Path) -> Method:
     """Read `METHOD` from a user's own file, which is run."""
     if not path.is_file():
@@ -76,7 +89,7 @@ def method_from_file(path: Path) -> Method:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"method file {str(path)!r} fails with {type(error).__name__}: {error}; mend it"
         ) from error
@@ -85,14 +98,20 @@ def method_from_file(path: Path) -> Method:
         raise InputError(
             f"method file {str(path)!r} holds no METHOD = Method(...); see docs/quantizers.md"
         )
+    for key, default in method.options.items():
+        if not isinstance(default, (bool, int, float, str)):
+            raise InputError(
+                f"{key} of method {method.name} must have a bool, int, float or str as its default,"
+                f" whose type is the setting's, not {default!r}; give it one in {str(path)!r}"
+            )
     return method
 
 
-def _named(name: str) -> Method:
+def _named(name: str, others: Iterable[str]) -> Method:
     if name not in methods():
+        known = [*methods(), *others]
         raise InputError(
-            f"{name!r} is not a method, which are {', '.join(methods())};"
-            f" {_suggestion(name, methods())}"
+            f"{name!r} is not a method, which are {', '.join(known)}; {_suggestion(name, known)}"
         )
     return methods()[name]
 
@@ -108,13 +127,16 @@ def _value(method: Method, key: str, text: str) -> float | int | str:
             )
         return text
     try:
-        return kind(text)
-    except ValueError:
-        a_number = "an integer" if kind is int else "a number"
+        value = TRUTHS[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        value = None
+    if value is None or (isinstance(value, float) and not isfinite(value)):
+        wanted = {bool: "true or false", int: "an integer"}.get(kind, "a finite number")
         raise InputError(
-            f"{key} of method {method.name} must be {a_number}, not {text!r}; for example"
+            f"{key} of method {method.name} must be {wanted}, not {text!r}; for example"
             f" {key}={method.options[key]}"
-        ) from None
+        )
+    return value
 
 
 def _listed(method: Method) -> str:

@@ -12,19 +12,20 @@ import numpy as np
 
 from golden.errors import InputError
 from golden.quantization.clipping import Float64Array
-from golden.quantization.codes import projected
+from golden.quantization.codes import projected, span
 from golden.quantization.method import Method, Options, WeightCodes, WeightTask
 
 
 def quantize(task: WeightTask, options: Options) -> WeightCodes:
     """Quantize one layer."""
     b = int(options["b"])
-    count = 2 ** (b - 2) if b >= 2 else 0
-    if not 1 <= count <= task.bits - 1:
+    most = (task.bits - 1).bit_length() + 1
+    if not 2 <= b <= most:
         raise InputError(
-            f"b of inq must be 2 to {(task.bits - 1).bit_length() + 1} for codes of {task.bits}"
-            f" bits, not {b}; choose fewer powers of two"
+            f"b of inq must be {span(2, most)} for codes of {task.bits} bits, not {b}; choose fewer"
+            " powers of two"
         )
+    count = 2 ** (b - 2)
     levels = np.append(0, 1 << np.arange(count))
     midpoints = (levels[:-1] + levels[1:]) / 2
 

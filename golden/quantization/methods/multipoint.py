@@ -38,6 +38,8 @@ def quantize(task: WeightTask, options: Options) -> WeightCodes:
             f" (2**{task.bits - 1} - 1) // (2**(b - 1) - 1), not b={b}, points={most}; for example"
             f" b={task.bits // 2},points=2"
         )
+    if not limit >= 0:
+        raise InputError(f"error of multipoint must be 0 or above, not {limit:g}; for example 1e-3")
     moments = None
     if options["objective"] == "outputs":
         moments = require_moments(task.moments, "multipoint")

@@ -11,7 +11,7 @@ import numpy as np
 
 from golden.errors import InputError
 from golden.quantization.clipping import Int64Array
-from golden.quantization.codes import OBJECTIVES, Levels, level_scales, projected
+from golden.quantization.codes import OBJECTIVES, Levels, level_scales, projected, span
 from golden.quantization.method import Method, Options, WeightCodes, WeightTask
 
 
@@ -25,10 +25,10 @@ def quantize(task: WeightTask, options: Options) -> WeightCodes:
 
 def power_codes(b: int, bits: int, method: str) -> Int64Array:
     """Positive codes of b-bit powers of two: 1, 2, 4 .. 2**(2**(b - 1) - 2)."""
-    if b < 2 or 2 ** (b - 1) - 2 > bits - 2:
+    if not 2 <= b <= bits.bit_length():
         raise InputError(
-            f"b of {method} must be 2 to {bits.bit_length()} for codes of {bits} bits, not {b};"
-            " choose fewer powers of two"
+            f"b of {method} must be {span(2, bits.bit_length())} for codes of {bits} bits, not"
+            f" {b}; choose fewer powers of two"
         )
     return np.asarray(1 << np.arange(2 ** (b - 1) - 1))
 

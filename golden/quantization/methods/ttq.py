@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from golden.errors import InputError
 from golden.quantization.clipping import Float64Array, unit_where_zero
 from golden.quantization.codes import largest_code
 from golden.quantization.method import Method, Options, WeightCodes, WeightTask
@@ -64,7 +65,10 @@ def two_scale_codes(
 
 
 def _fixed_thresholds(rows: Float64Array, options: Options) -> Float64Array:
-    return np.asarray(float(options["t"]) * np.abs(rows).max(axis=1))
+    t = float(options["t"])
+    if not 0 <= t < 1:
+        raise InputError(f"t of ttq must be 0 or above and below 1, not {t:g}; for example 0.05")
+    return np.asarray(t * np.abs(rows).max(axis=1))
 
 
 METHOD = Method(

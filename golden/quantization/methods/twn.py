@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from golden.errors import InputError
 from golden.quantization.clipping import unit_where_zero
 from golden.quantization.method import Method, Options, WeightCodes, WeightTask
 from golden.quantization.ternary import means_of_kept, ternary_codes, trit_storage_bits
@@ -11,9 +12,11 @@ from golden.quantization.ternary import means_of_kept, ternary_codes, trit_stora
 
 def quantize(task: WeightTask, options: Options) -> WeightCodes:
     """Quantize one layer."""
-    rows = task.weights
+    rows, factor = task.weights, float(options["factor"])
+    if not factor >= 0:
+        raise InputError(f"factor of twn must be 0 or above, not {factor:g}; for example 0.7")
     chosen = rows.reshape(1, -1) if options["per"] == "tensor" else rows
-    thresholds = float(options["factor"]) * np.abs(chosen).mean(axis=1)
+    thresholds = factor * np.abs(chosen).mean(axis=1)
     alpha = unit_where_zero(means_of_kept(chosen, thresholds))
     codes = ternary_codes(rows, np.broadcast_to(thresholds, len(rows)))
     scales = np.broadcast_to(alpha, len(rows)).copy()
