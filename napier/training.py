@@ -256,6 +256,8 @@ def train_float(
 def _run_stages(
     trainer: _Trainer, stages: Sequence[Stage], progress: Progress | None
 ) -> tuple[Epoch, ...]:
+    for stage in stages:
+        trainer.try_methods(stage)
     epochs: list[Epoch] = []
     total = sum(stage.epochs for stage in stages)
     what = stages[0].method
@@ -364,6 +366,12 @@ class _Trainer:
         self.factors: dict[int, torch.Tensor] = {}
         self.begun, self.loss = 0, 0.0
         self.activations = TrainedActivations(network, parameters, held)
+
+    def try_methods(self, stage: Stage) -> None:
+        """Quantize all weights once, so that a setting out of range is said before the work."""
+        self.stage = stage
+        for index, quantizer in self._quantizers().items():
+            quantizer.codes(self.student.weights[index])
 
     def begin(self, number: int, stage: Stage) -> None:
         """Put the quantizers of a stage in and start its optimizer."""

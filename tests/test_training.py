@@ -408,6 +408,19 @@ def test_steps_of_fewer_than_eight_samples_are_not_normalized(count: int, normal
     assert np.isfinite(trainer.epoch())
 
 
+@pytest.mark.parametrize("method", ["nhot:n=0", "easyquant", "twn:factor=-1"])
+def test_settings_that_a_method_refuses_are_refused_before_any_training(method: str) -> None:
+    network, parameters, images, labels = digits()
+    told: list[int] = []
+    with pytest.raises(InputError, match=method.partition(":")[0]):
+        fine_tune(
+            *(network, parameters, [images[:32]], labels[:32]),
+            [Stage("uniform", 1), Stage(method, 1)],
+            progress=lambda done, total, what: told.append(done),
+        )
+    assert told == []
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
