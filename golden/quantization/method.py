@@ -211,7 +211,8 @@ def _broken_scales(found: WeightCodes) -> str:
         return (
             f"equal scales with zero point {found.zero_point}, not {scales.min()} to {scales.max()}"
         )
-    reach = np.abs(codes.astype(np.int64) - int(found.zero_point)).max(axis=1)
+    low, high = (each.astype(np.int64) for each in (codes.min(axis=1), codes.max(axis=1)))
+    reach = np.maximum(high - int(found.zero_point), int(found.zero_point) - low)
     if (scales > LARGEST_REAL / np.maximum(reach, 1)).any():
         return f"weights and scales up to {LARGEST_REAL:.3g}, as float32 holds, and has larger ones"
     return ""
