@@ -949,8 +949,9 @@ def hardware_show(name: str) -> None:
 def own_methods(method: str, layers: tuple[str, ...]) -> list[str]:
     """Files of the user's own that --method and --layer name."""
     from golden.quantization.registry import method_file
+    from napier.quantizing import layer_parts
 
-    texts = [method, *(text.partition("=")[2].partition("@")[0] for text in layers)]
+    texts = [method, *(layer_parts(text)[1] for text in layers)]
     return [str(path) for path in map(method_file, texts) if path is not None]
 
 

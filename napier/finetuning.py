@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -17,15 +16,15 @@ from rich.text import Text
 
 from golden.certificates import certify
 from golden.errors import InputError, ToolError
-from golden.float_network import FloatNetwork
 from golden.float_run import run_float
 from golden.network import Network, WeightedLayer
 from golden.quantization.activations import QuantizationParameters
 from golden.quantization.calibrate import Settings, layer_settings, quantize_network
 from golden.ranges import clamp_ranges
 from golden.run import run as run_golden
+from napier.fitting import check_labels
 from napier.loading import Samples
-from napier.quantizing import Request, Source, parse_settings, terms_per_weight
+from napier.quantizing import Request, Source, layer_parts, parse_settings, terms_per_weight
 from napier.report import SHORT_OPS, shorten
 
 if TYPE_CHECKING:
@@ -161,8 +160,8 @@ def finetune_document(
     from napier.training import Stage, fine_tune
 
     network = source.network
-    _check_labels(network, labels, "--labels")
-    _check_labels(network, test_labels, "--test-labels")
+    check_labels(network, labels)
+    check_labels(network, test_labels, "--test-labels")
     _check_layers(plan)
     settings = plan_settings(plan, UNIFORM)
     chosen = layer_settings(network, settings)
@@ -218,18 +217,9 @@ def finetune_document(
     return tuned, document
 
 
-def _check_labels(network: FloatNetwork, labels: Array | None, option: str) -> None:
-    classes = int(np.prod(network.tensors[network.outputs[0]].shape[1:]))
-    if labels is not None and labels.max() >= classes:
-        raise InputError(
-            f"{option} reach {labels.max()} but the first output of {network.name} has {classes}"
-            f" classes, 0 to {classes - 1}; give labels of this model"
-        )
-
-
 def _check_layers(plan: Plan) -> None:
     for text in plan.layers:
-        name = re.split("[:@]", text.partition("=")[2])[0]
+        name = layer_parts(text)[1].partition(":")[0]
         if name in CONFINED:
             raise InputError(
                 f"--layer {text}: {name} is for all layers and cannot be chosen for one; write"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.text import Text
 from golden.accumulate import Steps
 from golden.errors import InputError, OutputError
 from golden.fitting import LayerFit, Method, NetworkFit, Rescale, fit_network
+from golden.float_network import FloatNetwork
 from golden.network import Network
 from golden.ranges import ActivationRange
 from golden.run import run as run_golden
@@ -84,6 +85,23 @@ def load_labels(
     return labels
 
 
+def check_labels(
+    network: Network | FloatNetwork, labels: Array | None, option: str = "--labels"
+) -> None:
+    """Refuse labels beyond the classes of the first output; `option` names them.
+
+    Raises
+    ------
+    InputError
+    """
+    classes = prod(network.tensors[network.outputs[0]].shape[1:])
+    if labels is not None and labels.max() >= classes:
+        raise InputError(
+            f"{option} reach {labels.max()} but the first output of {network.name} has {classes}"
+            f" classes, 0 to {classes - 1}; give labels of this model"
+        )
+
+
 def fit_document(
     network: Network,
     acc_bits: int,
@@ -122,7 +140,8 @@ def fit_document(
     InputError
         A width that cannot be reached, or labels beyond the network's outputs.
     """
-    before = None if samples is None else _choices(network, samples, labels)
+    check_labels(network, labels)
+    before = None if samples is None else _choices(network, samples)
     fit = fit_network(
         network,
         acc_bits,
@@ -135,7 +154,7 @@ def fit_document(
     )
     comparison = None
     if samples is not None and before is not None:
-        comparison = _comparison(before, _choices(fit.network, samples, labels), samples, labels)
+        comparison = _comparison(before, _choices(fit.network, samples), samples, labels)
     document = {
         "schema": SCHEMA,
         "model": {"name": network.name, "source": network.source},
@@ -188,19 +207,13 @@ def _layer_entry(network: Network, fit: LayerFit) -> Document:
 # -- accuracy -------------------------------------------------------------------------------------
 
 
-def _choices(network: Network, samples: Samples, labels: Array | None) -> Array:
+def _choices(network: Network, samples: Samples) -> Array:
     """Largest code of the first output of every sample; the lower index on a tie."""
     parts = []
     for start in range(0, samples.count, BATCH_SAMPLES):
         batch = [array[start : start + BATCH_SAMPLES] for array in samples.arrays]
         output = run_golden(network, batch).outputs[0]
-        scores = output.reshape(len(batch[0]), -1)
-        if labels is not None and labels.max() >= scores.shape[1]:
-            raise InputError(
-                f"--labels reach {labels.max()} but the first output of {network.name} has"
-                f" {scores.shape[1]} classes, 0 to {scores.shape[1] - 1}; give labels of this model"
-            )
-        parts.append(scores.argmax(axis=1))
+        parts.append(output.reshape(len(batch[0]), -1).argmax(axis=1))
     return np.concatenate(parts)
 
 

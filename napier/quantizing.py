@@ -37,6 +37,7 @@ from golden.quantization.partial_sums import PartialSumPlan, partial_sum_plan
 from golden.quantization.registry import methods, parse_method
 from golden.quantization.search import SEARCH_RANGES, SearchRanges
 from golden.run import run as run_golden
+from napier.fitting import check_labels
 from napier.loading import Samples, default_samples, fitted_inputs, load_model, load_samples
 from napier.report import shorten
 
@@ -216,14 +217,20 @@ def _weight_settings(text: str, bits: int) -> WeightSettings:
 
 def _layer_override(text: str, bits: int) -> tuple[str, WeightSettings]:
     """Split NAME=METHOD@BITS; without @BITS the layer has those of the network."""
-    name, equals, method = text.partition("=")
-    method, at, own = method.partition("@")
-    if not (name and equals and method) or (at and not own.isdecimal()):
+    name, method, own = layer_parts(text)
+    if not (name and method) or not (own is None or own.isdecimal()):
         raise InputError(
             f"--layer {text}: must name a layer and its method, as in conv_3=nhot:n=3 or"
             " dense=uniform@8, where 8 is the width of its codes"
         )
-    return name, _weight_settings(method, int(own) if at else bits)
+    return name, _weight_settings(method, bits if own is None else int(own))
+
+
+def layer_parts(text: str) -> tuple[str, str, str | None]:
+    """Name, method and width of a --layer NAME=METHOD@BITS, unchecked; None without a width."""
+    name, _, method = text.partition("=")
+    method, at, own = method.partition("@")
+    return name, method, own if at else None
 
 
 # -- the work -------------------------------------------------------------------------------------
@@ -266,7 +273,7 @@ def quantize_document(
     """
     settings = parse_settings(request)
     layer_settings(source.network, settings)  # an unknown layer is said before the work
-    _check_labels(source.network, labels)
+    check_labels(source.network, labels)
     if source.parameters and request.input_bits is not None:
         raise InputError(
             f"--input-bits chooses codes of real inputs, and {source.network.name} has int8 codes"
@@ -302,7 +309,9 @@ def quantize_document(
         "method": settings.weights.text,
         "bits": settings.weights.bits,
         "activations": {
-            "bits": _widest_bits(kept) if all_kept else settings.activation_bits,
+            "bits": max(each.bits for each in kept.values())
+            if all_kept
+            else settings.activation_bits,
             "scheme": settings.scheme,
             "scales": "keep"
             if all_kept
@@ -353,10 +362,6 @@ def _kept(
     if calibration is None and nothing_asked and (request.activation_bits or 8) == 8:
         return parameters
     return {index: parameters[index] for index in network.inputs if index in parameters}
-
-
-def _widest_bits(parameters: Mapping[int, QuantizationParameters]) -> int:
-    return max((each.high - each.low).bit_length() for each in parameters.values())
 
 
 def _named(network: Network, settings: Settings, plan: PartialSumPlan | None) -> Network:
@@ -529,15 +534,6 @@ def _decibels(power: float, error: float) -> float | None:
     """Ratio of powers in dB; None where it is infinite or nothing is there."""
     ratio = 10 * log10(power / error) if power > 0 and error > 0 else float("inf")
     return ratio if isfinite(ratio) else None
-
-
-def _check_labels(network: FloatNetwork, labels: Array | None) -> None:
-    classes = int(np.prod(network.tensors[network.outputs[0]].shape[1:]))
-    if labels is not None and labels.max() >= classes:
-        raise InputError(
-            f"--labels reach {labels.max()} but the first output of {network.name} has"
-            f" {classes} classes, 0 to {classes - 1}; give labels of this model"
-        )
 
 
 def _comparison_entry(found: _Comparison, samples: Samples, labels: Array | None) -> Document:

@@ -136,6 +136,7 @@ def run_table(document: Document) -> RenderableType:
     energy = human_energy(totals["energy_pj"])
     table.add_column("energy", energy, justify="right", no_wrap=True)
     table.add_column("acc bits", justify="right", no_wrap=True)
+    bits = sum_bits(document)
     for layer in document["layers"]:
         table.add_row(
             str(layer["index"]),
@@ -146,7 +147,7 @@ def run_table(document: Document) -> RenderableType:
             f"{100 * layer['utilization']:.0f}%" if layer["macs"] else "",
             largest_stall(layer),
             human_energy(layer["energy_pj"]["total"]),
-            accumulator_text(layer["accumulator"], sum_bits(document)),
+            accumulator_text(layer["accumulator"], bits),
         )
     units = document["hardware"].get("winograd", {}).get("forms", "none")
     algorithms = [] if units == "none" else [winograd_text(document)]

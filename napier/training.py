@@ -35,7 +35,7 @@ from golden.fitting import Method
 from golden.float_network import FloatArray, FloatNetwork, FloatReshape, FloatSoftmax, FloatWeighted
 from golden.network import Network
 from golden.quantization.activations import QuantizationParameters
-from golden.quantization.assemble import assemble, prescribed, stored_weights
+from golden.quantization.assemble import assemble, prescribed
 from golden.quantization.calibrate import WeightSettings
 from golden.quantization.method import WeightCodes
 from golden.quantization.registry import parse_method
@@ -167,7 +167,7 @@ class FineTuned:
     """
 
     network: Network
-    weights: dict[str, WeightCodes]
+    weights: Mapping[str, WeightCodes]
     parameters: dict[int, QuantizationParameters]
     biases: dict[str, FloatArray]
     epochs: tuple[Epoch, ...]
@@ -290,11 +290,6 @@ def _check(
             )
         if not 2 <= stage.bits <= 8:
             raise InputError(f"weights must have 2 to 8 bits, not {stage.bits}; choose a width")
-        name, _, width = stage.method.partition(":")
-        if name in CONFINED:
-            _acc_bits(name, width)
-        elif stage.method != FLOAT:
-            parse_method(stage.method, CONFINED)
     if not 0 <= training.dampening <= 1:
         raise InputError(
             "weights can go a share of 0 to 1 of the way to their levels, not"
@@ -482,7 +477,7 @@ class _Trainer:
             return trained_weights(layer, weights, self.layers[layer.name])
         name, _, width = self.stage.method.partition(":")
         if name not in CONFINED:
-            method, options = parse_method(self.stage.method)
+            method, options = parse_method(self.stage.method, CONFINED)
             settings = WeightSettings(method, options, self.stage.bits)
             return trained_weights(layer, weights, settings)
         acc_bits = _acc_bits(name, width)
@@ -616,12 +611,11 @@ class _Trainer:
             for index, bias in self.student.biases.items()
         }
         parameters = self.activations.result()
-        weights = stored_weights(self.network, parameters, weights, biases)
         try:
-            network = assemble(self.network, parameters, weights, biases)
+            found = assemble(self.network, parameters, weights, biases)
         except ModelError as error:
             raise (self._diverged() if epochs else error) from None
-        return FineTuned(network, weights, parameters, biases, epochs)
+        return FineTuned(found.network, found.weights, parameters, biases, epochs)
 
     def _codes(self, index: int, quantizer: WeightQuantizer) -> WeightCodes:
         codes = quantizer.codes(self.student.weights[index])

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from golden.errors import InputError
 from golden.network import Network, WeightedLayer
+from napier.fitting import check_labels
 from napier.loading import Samples
 from napier.output import write_text
 from napier.report import human
@@ -82,14 +83,8 @@ class Sweep:
         InputError
             Labels beyond the classes of the first output.
         """
-        found = self.observed or observe(self.network, self.samples, self.hardware)
-        classes = found.outputs.shape[1]
-        if self.labels is not None and self.labels.max() >= classes:
-            raise InputError(
-                f"--labels reach {self.labels.max()} but the first output of {self.network.name}"
-                f" has {classes} classes, 0 to {classes - 1}; give labels of this model"
-            )
-        return found
+        check_labels(self.network, self.labels)
+        return self.observed or observe(self.network, self.samples, self.hardware)
 
     def machine(self, acc_bits: int, acc_overflow: str) -> Hardware:
         """Return the hardware with other accumulators."""

@@ -148,7 +148,7 @@ def test_codes_biases_and_multipliers_follow_from_the_scales_by_hand() -> None:
         1: QuantizationParameters(0.125, -1, -60, 60),
     }
     codes = WeightCodes(np.array([[2, -1]]), np.array([0.5]), 4, 8.0)
-    (layer,) = assemble(network, parameters, {"dense": codes}).layers
+    (layer,) = assemble(network, parameters, {"dense": codes}).network.layers
     assert isinstance(layer, WeightedLayer)
     assert layer.weights.tolist() == [[2, -1]]
     assert layer.weight_bits == 4
@@ -165,7 +165,7 @@ def test_weights_with_a_zero_point_are_unsigned() -> None:
     network = one_layer(dense([[1.0, -0.5]], [0.0]), (1, 2), (1, 1))
     parameters = {i: QuantizationParameters(1.0, 0, -128, 127) for i in (0, 1)}
     codes = WeightCodes(np.array([[255, 0]]), np.array([0.5]), 8, 16.0, 85)
-    (layer,) = assemble(network, parameters, {"dense": codes}).layers
+    (layer,) = assemble(network, parameters, {"dense": codes}).network.layers
     assert isinstance(layer, WeightedLayer)
     assert layer.weights.dtype == np.uint8
     assert layer.weight_zero_point == 85
@@ -187,7 +187,7 @@ def test_a_bias_too_large_for_its_scale_takes_its_scale_from_the_bias() -> None:
     network = one_layer(dense([[1e-9, 5e-10], [1.0, 1.0]], [4.0, 0.0]), (1, 2), (1, 2))
     parameters = {i: QuantizationParameters(0.5, 0, -127, 127) for i in (0, 1)}
     codes = WeightCodes(np.array([[127, 64], [127, 127]]), np.array([1e-11, 1 / 127]), 8, 32.0)
-    (layer,) = assemble(network, parameters, {"dense": codes}).layers
+    (layer,) = assemble(network, parameters, {"dense": codes}).network.layers
     assert isinstance(layer, WeightedLayer)
     assert layer.bias is not None
     assert layer.bias.tolist() == [1 << 30, 0]

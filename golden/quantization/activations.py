@@ -119,6 +119,11 @@ class QuantizationParameters:
     low: int
     high: int
 
+    @property
+    def bits(self) -> int:
+        """Width of the codes."""
+        return (self.high - self.low).bit_length()
+
     def codes(self, values: NDArray[Any]) -> Int64Array:
         """Codes of real values."""
         rounded = np.rint(np.asarray(values, dtype=np.float64) / self.scale) + self.zero_point

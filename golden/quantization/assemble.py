@@ -120,7 +120,7 @@ class _Assembly:
     network: FloatNetwork
     parameters: Mapping[int, QuantizationParameters]
     weights: Mapping[str, WeightCodes]
-    biases: Mapping[str, FloatArray]
+    biases: Mapping[str, Float64Array]
 
     def of(self, index: int) -> QuantizationParameters:
         return self.parameters[index]
@@ -144,12 +144,28 @@ class _Assembly:
         }
 
 
+@dataclass(frozen=True)
+class Assembled:
+    """What became of a float network.
+
+    Parameters
+    ----------
+    network : Network
+        The same tensors and layers at the same indices, all int8.
+    weights : mapping of layer name to WeightCodes
+        As they are stored: changed where a bias would leave its range.
+    """
+
+    network: Network
+    weights: Mapping[str, WeightCodes]
+
+
 def assemble(
     network: FloatNetwork,
     parameters: Mapping[int, QuantizationParameters],
     weights: Mapping[str, WeightCodes],
     biases: Mapping[str, FloatArray] | None = None,
-) -> Network:
+) -> Assembled:
     """Make an integer network of a float one.
 
     Parameters
@@ -164,8 +180,7 @@ def assemble(
 
     Returns
     -------
-    Network
-        The same tensors and layers at the same indices, all int8.
+    Assembled
 
     Raises
     ------
@@ -173,7 +188,13 @@ def assemble(
         Where the scales lead to multipliers that do not exist.
     """
     stored = {index: stored_parameters(each) for index, each in parameters.items()}
-    assembly = _Assembly(network, stored, weights, biases or {})
+    real_biases = {
+        layer.name: np.asarray((biases or {}).get(layer.name, layer.bias), np.float64)
+        for layer in network.layers
+        if isinstance(layer, FloatWeighted)
+    }
+    kept = _stored_weights(network, stored, weights, real_biases)
+    assembly = _Assembly(network, stored, kept, real_biases)
     result = Network(
         name=network.name,
         tensors=tuple(
@@ -190,7 +211,7 @@ def assemble(
         ),
     )
     check_network(result)
-    return result
+    return Assembled(result, kept)
 
 
 # -- layers that multiply -------------------------------------------------------------------------
@@ -204,8 +225,7 @@ def real_weights(codes: WeightCodes, shape: tuple[int, ...]) -> FloatArray:
 
 def _weighted(assembly: _Assembly, layer: FloatWeighted) -> dict[str, Any]:
     source, output = assembly.of(layer.inputs[0]), assembly.of(layer.outputs[0])
-    bias = np.asarray(assembly.biases.get(layer.name, layer.bias), np.float64)
-    codes = _with_room_for_bias(assembly.weights[layer.name], bias, source.scale, output.scale)
+    bias, codes = assembly.biases[layer.name], assembly.weights[layer.name]
     stored, scales = codes.codes, codes.scales
     signed = codes.zero_point == 0 and int(stored.max()) < 1 << (codes.bits - 1)
     return {
@@ -222,19 +242,18 @@ def _weighted(assembly: _Assembly, layer: FloatWeighted) -> dict[str, Any]:
     }
 
 
-def stored_weights(
+def _stored_weights(
     network: FloatNetwork,
     parameters: Mapping[int, QuantizationParameters],
     weights: Mapping[str, WeightCodes],
-    biases: Mapping[str, FloatArray],
+    biases: Mapping[str, Float64Array],
 ) -> dict[str, WeightCodes]:
-    """Codes and scales as `assemble` stores them, next to these biases."""
     return {
         layer.name: _with_room_for_bias(
             weights[layer.name],
-            np.asarray(biases[layer.name], np.float64),
-            stored_parameters(parameters[layer.inputs[0]]).scale,
-            stored_parameters(parameters[layer.outputs[0]]).scale,
+            biases[layer.name],
+            parameters[layer.inputs[0]].scale,
+            parameters[layer.outputs[0]].scale,
         )
         for layer in network.layers
         if isinstance(layer, FloatWeighted)

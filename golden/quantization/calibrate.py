@@ -58,7 +58,6 @@ from golden.quantization.assemble import (
     prescribed,
     real_weights,
     stored_parameters,
-    stored_weights,
     tied_tensors,
 )
 from golden.quantization.clipping import PERCENTILE, RangeRule
@@ -302,9 +301,10 @@ class _Calibration:
                 self._search_activations()
         if self.settings.correct_bias:
             self._correct_biases()
-        codes = stored_weights(self.network, self.parameters, self.codes, self.biases)
-        quantized = assemble(self.network, self.parameters, codes, self.biases)
-        return QuantizedNetwork(quantized, self.parameters, codes, self.biases, self.chosen)
+        found = assemble(self.network, self.parameters, self.codes, self.biases)
+        return QuantizedNetwork(
+            found.network, self.parameters, found.weights, self.biases, self.chosen
+        )
 
     def _check(self) -> None:
         if self.inputs is not None:
@@ -492,9 +492,10 @@ class _Calibration:
         present = self.parameters[index]
         if self.settings.search != "paper":
             return [present.scale]
-        bits = (present.high - present.low).bit_length()
         counted = self.counted[self.groups[index]]
-        nearest = quantization_parameters(counted, bits, scheme=self.settings.scheme, rule="kl")
+        nearest = quantization_parameters(
+            counted, present.bits, scheme=self.settings.scheme, rule="kl"
+        )
         return [present.scale, nearest.scale]
 
     # -- biases
