@@ -434,17 +434,9 @@ def test_a_file_that_contradicts_itself_is_refused_in_one_sentence(
         "v": values(2, 2, 1, 1),
         "w": values(32, 2),
     }
-    graph = helper.make_graph(
-        nodes,
-        "test",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 2, 4, 4])],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    opsets = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "model.onnx")
+    path = saved(tmp_path, nodes, constants, (1, 2, 4, 4))
     with pytest.raises(ModelError, match=sentence) as caught:
-        load_onnx(tmp_path / "model.onnx")
+        load_onnx(path)
     assert str(caught.value).count("\n") == 0
 
 
